@@ -1,0 +1,22 @@
+"""DREAM for Stable-Baselines3."""
+
+from pathlib import Path
+
+from sb3_dream.common.buffers import EpisodeBatch, TrialBatch, TrialReplayBuffer
+from sb3_dream.common.evaluation import TrialResults, evaluate_problems
+from sb3_dream.common.trial import TrialEnv
+from sb3_dream.dream import DREAM
+from sb3_dream.envs import register_envs
+
+__version__ = (Path(__file__).parent / "version.txt").read_text(encoding="utf8").strip()
+__all__ = [
+    "DREAM",
+    "EpisodeBatch",
+    "TrialBatch",
+    "TrialEnv",
+    "TrialReplayBuffer",
+    "TrialResults",
+    "evaluate_problems",
+]
+
+register_envs()

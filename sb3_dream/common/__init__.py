@@ -1,0 +1,1 @@
+"""What every algorithm on trials shares: trials, replay, networks, evaluation."""

@@ -1,0 +1,212 @@
+"""The networks that algorithms on trials are made of. Sequences are time-major: (T, B, ...)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_mlp
+from torch import nn
+
+#: Hidden and cell state of an LSTM, each (n_layers, B, hidden).
+LSTMState = tuple[th.Tensor, th.Tensor]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """
+    The steps of B sequences, without their padding: all that is done step by step runs on these n rows in one call, and
+    only an LSTM sees the padded (T, B).
+    """
+
+    #: preprocessed, each (n, *shape)
+    inputs: dict[str, th.Tensor]
+    #: (T, B)
+    shape: tuple[int, int]
+    #: (n,), the place of each row in the flattened (T, B); None if nothing is padding
+    index: th.Tensor | None = None
+
+    def pack(self, padded: th.Tensor) -> th.Tensor:
+        """(T, B, d) → (n, d)."""
+        flat = padded.flatten(0, 1)
+        return flat if self.index is None else flat[self.index]
+
+    def pad(self, packed: th.Tensor) -> th.Tensor:
+        """(n, d) → (T, B, d), zeros where there is padding."""
+        if self.index is None:
+            return packed.view(*self.shape, -1)
+        n_steps, n_batch = self.shape
+        padded = packed.new_zeros(n_steps * n_batch, packed.shape[-1])
+        return padded.index_copy(0, self.index, packed).view(n_steps, n_batch, -1)
+
+    def spread(self, per_sequence: th.Tensor) -> th.Tensor:
+        """(B, d) → (n, d): what holds for a whole sequence, at each of its steps."""
+        n_steps, n_batch = self.shape
+        if self.index is None:
+            return per_sequence.repeat(n_steps, 1)
+        return per_sequence[self.index % n_batch]
+
+
+class SequenceEncoder(nn.Module):
+    """
+    Features of every step, and an LSTM over them. The output of step t has seen the steps up to t, and the step's own
+    features are passed on beside the LSTM's output.
+
+    :param features_extractor: from the observation of one step to features
+    :param lstm_hidden_size: width of the LSTM; 0 leaves it out, so that a step sees itself only
+    :param n_lstm_layers: its layers
+    """
+
+    def __init__(self, features_extractor: BaseFeaturesExtractor, lstm_hidden_size: int, n_lstm_layers: int):
+        super().__init__()
+        self.features_extractor = features_extractor
+        self.lstm: nn.LSTM | None = None
+        if lstm_hidden_size > 0:
+            self.lstm = nn.LSTM(int(features_extractor.features_dim), lstm_hidden_size, num_layers=n_lstm_layers)
+        self.state_shape = (n_lstm_layers, lstm_hidden_size)
+        self.output_dim = int(features_extractor.features_dim) + lstm_hidden_size
+
+    def forward(self, steps: Steps, state: LSTMState | None = None) -> tuple[th.Tensor, LSTMState]:
+        """
+        :param steps: the sequences
+        :param state: the LSTM's state before the first step; zeros by default
+        :return: (n, output_dim), and the state after the last step
+        """
+        features = self.features_extractor(steps.inputs)
+        if self.lstm is None:
+            empty = features.new_zeros((self.state_shape[0], steps.shape[1], 0))
+            return features, state or (empty, empty)
+        memory, state = self.lstm(steps.pad(features), state)
+        return th.cat([features, steps.pack(memory)], dim=-1), state
+
+
+class DuelingHead(nn.Module):
+    """
+    Dueling Q-values (Wang et al. 2016): Q(s, a) = V(s) + A(s, a) − mean_a' A(s, a').
+
+    The mean is taken over the actions of one state, not over the batch.
+
+    :param input_dim: width of the input
+    :param n_actions: number of actions
+    :param net_arch: hidden layers before the two streams part
+    :param activation_fn: activation
+    """
+
+    def __init__(self, input_dim: int, n_actions: int, net_arch: Sequence[int], activation_fn: type[nn.Module]):
+        super().__init__()
+        self.body = nn.Sequential(*create_mlp(input_dim, -1, list(net_arch), activation_fn))
+        self.streams = nn.Linear(net_arch[-1] if net_arch else input_dim, 1 + n_actions)
+
+    def forward(self, inputs: th.Tensor) -> th.Tensor:
+        """
+        :param inputs: (..., input_dim)
+        :return: Q-values (..., n_actions)
+        """
+        streams = self.streams(self.body(inputs))
+        value, advantage = streams[..., :1], streams[..., 1:]
+        return value + advantage - advantage.mean(dim=-1, keepdim=True)
+
+
+class RecurrentQNetwork(nn.Module):
+    """
+    Q^exp (φ) or Q^exe (θ): a recurrent dueling Q-network, given a context (the instruction and z) beside the sequence.
+
+    :param encoder: encodes the episode so far
+    :param context_dim: width of what comes beside it; 0 for Q^exp
+    :param n_actions: number of actions
+    :param net_arch: hidden layers of the head
+    :param activation_fn: activation of the head
+    """
+
+    def __init__(
+        self,
+        encoder: SequenceEncoder,
+        context_dim: int,
+        n_actions: int,
+        net_arch: Sequence[int],
+        activation_fn: type[nn.Module],
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.head = DuelingHead(encoder.output_dim + context_dim, n_actions, net_arch, activation_fn)
+
+    def forward(
+        self, steps: Steps, contexts: Sequence[th.Tensor] = (), state: LSTMState | None = None
+    ) -> tuple[tuple[th.Tensor, ...], LSTMState]:
+        """
+        :param steps: the sequences
+        :param contexts: each (n, context_dim). The sequences are encoded once for all of them
+        :param state: the LSTM's state before the first step
+        :return: Q-values (T, B, n_actions) for each context (or once, without), and the state after the last step
+        """
+        encoded, state = self.encoder(steps, state)
+        if not contexts:
+            return (steps.pad(self.head(encoded)),), state
+        inputs = th.cat([th.cat([encoded, context], dim=-1) for context in contexts])
+        return tuple(steps.pad(q_values) for q_values in self.head(inputs).chunk(len(contexts))), state
+
+
+class TrajectoryDecoder(nn.Module):
+    """
+    g_ω: after each step of an exploration trajectory, the guess of z.
+
+    :param encoder: encodes the trajectory so far
+    :param embedding_dim: dimension of z
+    :param net_arch: hidden layers
+    :param activation_fn: activation
+    """
+
+    def __init__(self, encoder: SequenceEncoder, embedding_dim: int, net_arch: Sequence[int], activation_fn: type[nn.Module]):
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Sequential(*create_mlp(encoder.output_dim, embedding_dim, list(net_arch), activation_fn))
+
+    def forward(self, steps: Steps, state: LSTMState | None = None) -> tuple[th.Tensor, LSTMState]:
+        """
+        :param steps: the trajectories
+        :param state: the LSTM's state before the first step
+        :return: guesses (T, B, embedding_dim): row t is g(τ_:t), which has seen observations 0 to t (row 0: no action
+            yet, the empty prefix); and the state after the last step
+        """
+        encoded, state = self.encoder(steps, state)
+        return steps.pad(self.head(encoded)), state
+
+
+class ProblemEncoder(nn.Module):
+    """
+    f_ψ: problem ID → mean of z. An embedding table for Discrete (one each dimension, added, for MultiDiscrete), and an
+    MLP for Box; then a linear layer.
+
+    :param problem_space: the space of problem IDs
+    :param embedding_dim: dimension of z
+    :param hidden_dim: width of the table or of the MLP
+    :param activation_fn: activation of the MLP
+    """
+
+    offsets: th.Tensor
+
+    def __init__(self, problem_space: spaces.Space, embedding_dim: int, hidden_dim: int, activation_fn: type[nn.Module]):
+        super().__init__()
+        self.table: nn.Embedding | None = None
+        if isinstance(problem_space, spaces.Discrete | spaces.MultiDiscrete):
+            sizes = [int(n) for n in (problem_space.nvec if isinstance(problem_space, spaces.MultiDiscrete) else [problem_space.n])]
+            self.table = nn.Embedding(sum(sizes), hidden_dim)
+            starts = [sum(sizes[:place]) for place in range(len(sizes))]
+            self.register_buffer("offsets", th.tensor(starts), persistent=False)
+            self.net = nn.Sequential(nn.Linear(hidden_dim, embedding_dim))
+        elif isinstance(problem_space, spaces.Box):
+            self.net = nn.Sequential(
+                *create_mlp(spaces.flatdim(problem_space), embedding_dim, [hidden_dim, hidden_dim], activation_fn)
+            )
+        else:
+            raise ValueError(f"problem_space must be Discrete, MultiDiscrete or Box, got {problem_space}")
+
+    def forward(self, problem_ids: th.Tensor) -> th.Tensor:
+        """
+        :param problem_ids: (B,) integers for Discrete, else (B, d)
+        :return: (B, embedding_dim)
+        """
+        if self.table is None:
+            return self.net(problem_ids.float().flatten(1))
+        rows = problem_ids.long().view(len(problem_ids), -1) + self.offsets
+        return self.net(self.table(rows).sum(dim=1))

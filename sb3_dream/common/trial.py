@@ -1,0 +1,286 @@
+"""A trial, one exploration episode and N execution episodes in one problem, as one Gymnasium episode."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils import seeding
+
+#: What ``TrialEnv`` adds to the family's own observation. All are float ``Box``, so every SB3 wrapper accepts them.
+BOOKKEEPING_KEYS = ("exploring", "episode_start", "episode_end", "previous_action", "previous_reward")
+TRIAL_KEYS = ("instruction", *BOOKKEEPING_KEYS)
+
+_ON = np.ones(1, dtype=np.float32)
+_OFF = np.zeros(1, dtype=np.float32)
+
+
+def infer_problem_space(problem_ids: Sequence[Any]) -> spaces.Space:
+    """
+    The smallest space that holds every problem ID: ``Discrete`` for integers, ``MultiDiscrete`` for integer vectors and
+    ``Box`` for real vectors.
+
+    :param problem_ids: the IDs of the family
+    :return: the space
+    :raises ValueError: if the IDs are neither non-negative integers nor vectors of one common length
+    """
+    try:
+        ids = np.asarray(problem_ids)
+    except ValueError as error:
+        raise ValueError(f"problem_ids must all have one shape, got {list(problem_ids)[:5]}") from error
+    if ids.dtype.kind not in "iuf" or ids.ndim not in (1, 2):
+        raise ValueError(f"problem_ids must be integers or vectors of numbers, got {list(problem_ids)[:5]}")
+    if ids.dtype.kind == "f":
+        ids = ids.reshape(len(ids), -1)
+        return spaces.Box(ids.min(axis=0).astype(np.float32), ids.max(axis=0).astype(np.float32), dtype=np.float32)
+    if ids.min() < 0:
+        raise ValueError(f"Integer problem_ids must not be negative, got {ids.min()}")
+    return spaces.Discrete(int(ids.max()) + 1) if ids.ndim == 1 else spaces.MultiDiscrete(ids.max(axis=0) + 1)
+
+
+class TrialEnv(gym.Wrapper):
+    """
+    Turns a family of problems into trials: one exploration episode, then ``n_execution_episodes`` execution episodes, all
+    in the same problem. A trial is one Gymnasium (and so one SB3) episode.
+
+    The observation is one flat ``Dict``: the family's own (key ``observation``, or the keys of its ``Dict``),
+    ``instruction`` (zeros while exploring) and the trial's bookkeeping ``exploring``, ``episode_start``, ``episode_end``,
+    ``previous_action`` (one-hot) and ``previous_reward``.
+
+    The last observation of an inner episode comes like any other, with ``episode_end`` = 1. The action that answers it is
+    ignored and brings the first observation of the next episode. Reward is 0 while exploring; the family's own reward is
+    then in ``info["raw_reward"]`` (and, a step later, in ``previous_reward``), so that a trial's return is its execution
+    return. A trial ends with ``terminated``; the family's time limits end inner episodes only.
+
+    ``info["problem_id"]`` is there in every step and at reset if and only if ``training``. When a trial ends, ``info``
+    has ``execution_returns`` and ``execution_lengths`` (both of shape (N,)) and ``exploration_length``.
+
+    :param env: the family: an environment that can be told which problem to be
+    :param problem_ids: the problems to draw from, each with the same chance
+    :param set_problem: how the family is told its problem. By default with
+        ``reset(options={"problem_id": ..., "exploring": ..., "instruction": ...})``; or a callable ``(env, problem_id)``
+        called once before the first reset of each trial
+    :param n_execution_episodes: N, at least 1
+    :param training: whether the problem ID is shown in ``info``
+    :param problem_space: the space of problem IDs; by default the family's ``problem_space``, else inferred from the IDs
+    :raises ValueError: for N < 1, no problems, a problem outside ``problem_space`` or spaces that cannot be handled
+    :raises TypeError: if ``env`` is not a Gymnasium environment or ``set_problem`` is not callable
+    """
+
+    _np_random = None  # the trial's own generator, not the family's
+    spec = None  # a registered id names the trial, not the family inside
+
+    def __init__(
+        self,
+        env: gym.Env,
+        problem_ids: Sequence[Any],
+        set_problem: Callable[[gym.Env, Any], Any] | None = None,
+        n_execution_episodes: int = 1,
+        training: bool = True,
+        problem_space: spaces.Space | None = None,
+    ):
+        if not isinstance(env, gym.Env):
+            raise TypeError(f"env must be a gymnasium.Env, got {type(env).__name__}")
+        super().__init__(env)
+        if isinstance(n_execution_episodes, bool) or not isinstance(n_execution_episodes, int | np.integer):
+            raise TypeError(f"n_execution_episodes must be an integer, got {n_execution_episodes!r}")
+        if n_execution_episodes < 1:
+            raise ValueError(f"n_execution_episodes must be at least 1, got {n_execution_episodes}")
+        if set_problem is not None and not callable(set_problem):
+            raise TypeError(f"set_problem must be None or a callable (env, problem_id), got {set_problem!r}")
+        if len(problem_ids) == 0:
+            raise ValueError("problem_ids is empty: a family needs at least one problem")
+
+        self.problem_space: spaces.Space = (
+            problem_space or getattr(env.unwrapped, "problem_space", None) or infer_problem_space(problem_ids)
+        )
+        if not isinstance(self.problem_space, spaces.Discrete | spaces.MultiDiscrete | spaces.Box):
+            raise ValueError(f"problem_space must be Discrete, MultiDiscrete or Box, got {self.problem_space}")
+        self.problem_ids = [self._checked_problem(problem_id) for problem_id in problem_ids]
+        self.set_problem = set_problem
+        self.n_execution_episodes = int(n_execution_episodes)
+        self.training = training
+
+        self.observation_space = self._build_observation_space(env.observation_space)
+        self.action_space = env.action_space
+        self._no_action = np.zeros(spaces.flatdim(env.action_space), dtype=np.float32)
+        if isinstance(env.action_space, spaces.Discrete):
+            self._one_hot_actions = np.eye(int(env.action_space.n), dtype=np.float32)
+        self._no_instruction = np.zeros(self.observation_space["instruction"].shape, dtype=np.float32)
+
+        self.problem_id: Any = None
+        self._instructions: Sequence[int] | None = None
+        self._episode = 0  # 0 is the exploration episode
+        self._between_episodes = False
+        self._running = False
+
+    def _checked_problem(self, problem_id: Any) -> Any:
+        """The problem ID in the type of ``problem_space``, or an error that names it."""
+        if isinstance(self.problem_space, spaces.Discrete):
+            value: Any = int(problem_id) if np.ndim(problem_id) == 0 and np.asarray(problem_id).dtype.kind in "iu" else None
+        else:
+            value = np.asarray(problem_id, dtype=self.problem_space.dtype).reshape(-1)
+        if value is None or not self.problem_space.contains(value):
+            raise ValueError(f"Problem {problem_id!r} is outside problem_space {self.problem_space}")
+        return value
+
+    def _build_observation_space(self, space: spaces.Space) -> spaces.Dict:
+        own = dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
+        for key, subspace in own.items():
+            if not isinstance(subspace, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+                raise ValueError(f"TrialEnv needs a flat observation space, but {key!r} is {subspace}")
+        if clash := set(own).intersection(BOOKKEEPING_KEYS):
+            raise ValueError(f"The family's observation has keys that belong to the trial: {sorted(clash)}")
+        self._is_dict = isinstance(space, spaces.Dict)
+        self._has_instruction = "instruction" in own
+        own.setdefault("instruction", spaces.Box(0.0, 1.0, (1,), np.float32))
+        if not isinstance(own["instruction"], spaces.Box):
+            raise ValueError(f"instruction must be a Box (zeros while exploring), got {own['instruction']}")
+        flag = spaces.Box(0.0, 1.0, (1,), np.float32)
+        n_action = spaces.flatdim(self.env.action_space)
+        low, high = (0.0, 1.0) if isinstance(self.env.action_space, spaces.Discrete) else (-np.inf, np.inf)
+        return spaces.Dict(
+            {
+                **own,
+                "exploring": flag,
+                "episode_start": flag,
+                "episode_end": flag,
+                "previous_action": spaces.Box(low, high, (n_action,), np.float32),
+                "previous_reward": spaces.Box(-np.inf, np.inf, (1,), np.float32),
+            }
+        )
+
+    @property
+    def unwrapped(self) -> gym.Env:
+        """The trial itself: it is what the registered ids name. The family is ``env.unwrapped.env``."""
+        return self
+
+    @property
+    def np_random(self) -> np.random.Generator:
+        """The generator that draws the problems; the family has its own."""
+        if self._np_random is None:
+            self._np_random, _ = seeding.np_random()
+        return self._np_random
+
+    @np_random.setter
+    def np_random(self, value: np.random.Generator) -> None:
+        self._np_random = value
+
+    @property
+    def exploring(self) -> bool:
+        """Whether the current inner episode is the exploration episode."""
+        return self._episode == 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
+        """
+        Begin a new trial.
+
+        :param seed: seeds the draw of problems, and the family
+        :param options: ``problem_id`` chooses the problem and ``instructions`` (N indices) the instruction of each
+            execution episode; by default both are drawn
+        :return: the first observation of the exploration episode, and ``info``
+        :raises ValueError: for another option, a problem outside ``problem_space`` or not N instructions
+        """
+        options = options or {}
+        if unknown := set(options) - {"problem_id", "instructions"}:
+            raise ValueError(f"TrialEnv.reset takes the options 'problem_id' and 'instructions', got {sorted(unknown)}")
+        self._instructions = options.get("instructions")
+        if self._instructions is not None and len(self._instructions) != self.n_execution_episodes:
+            raise ValueError(
+                f"options['instructions'] needs one index for each of the {self.n_execution_episodes} execution episodes, "
+                f"got {self._instructions!r}"
+            )
+        if seed is not None:
+            self._np_random, _ = seeding.np_random(seed)
+        if "problem_id" in options:
+            self.problem_id = self._checked_problem(options["problem_id"])
+        else:
+            self.problem_id = self.problem_ids[self.np_random.integers(len(self.problem_ids))]
+        if self.set_problem is not None:
+            self.set_problem(self.env, self.problem_id)
+        self._episode = 0
+        self._running = True
+        self._exploration_length = 0
+        self._execution_returns = np.zeros(self.n_execution_episodes)
+        self._execution_lengths = np.zeros(self.n_execution_episodes, dtype=np.int64)
+        return self._begin_episode(seed)
+
+    def _begin_episode(self, seed: int | None = None) -> tuple[dict, dict]:
+        options: dict[str, Any] | None = None
+        if self.set_problem is None:
+            options = {"problem_id": self.problem_id, "exploring": self.exploring}
+            if self._instructions is not None and not self.exploring:
+                options["instruction"] = self._instructions[self._episode - 1]
+        self._between_episodes = False
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._observe(observation, _ON, _OFF, self._no_action, 0.0), self._label(info)
+
+    def step(self, action: Any) -> tuple[dict, float, bool, bool, dict]:
+        """
+        One step of the inner episode, or the start of the next one if the last observation had ``episode_end`` = 1.
+
+        :param action: the action; ignored between inner episodes
+        :return: observation, reward (0 while exploring), whether the trial is over, False, info
+        :raises RuntimeError: if no trial is running
+        """
+        if not self._running:
+            raise RuntimeError("No trial is running: call reset() before step()")
+        if self._between_episodes:
+            self._episode += 1
+            observation, info = self._begin_episode()
+            return observation, 0.0, False, False, info
+
+        raw_observation, raw_reward, terminated, truncated, info = self.env.step(action)
+        raw_reward = float(raw_reward)
+        ended = terminated or truncated
+        info = self._label(info)
+        if self._episode == 0:
+            reward = 0.0
+            info["raw_reward"] = raw_reward
+            self._exploration_length += 1
+        else:
+            reward = raw_reward
+            self._execution_returns[self._episode - 1] += raw_reward
+            self._execution_lengths[self._episode - 1] += 1
+        self._between_episodes = ended
+        over = ended and self._episode == self.n_execution_episodes
+        if over:
+            self._running = False
+            info["execution_returns"] = self._execution_returns
+            info["execution_lengths"] = self._execution_lengths
+            info["exploration_length"] = self._exploration_length
+        if isinstance(self.env.action_space, spaces.Discrete):
+            previous_action = self._one_hot_actions[int(action - self.env.action_space.start)]
+        else:
+            previous_action = spaces.flatten(self.env.action_space, action).astype(np.float32)
+        return self._observe(raw_observation, _OFF, (_ON if ended else _OFF), previous_action, raw_reward), reward, over, False, info
+
+    def _observe(self, observation: Any, start: np.ndarray, end: np.ndarray, action: np.ndarray, reward: float) -> dict:
+        if self._is_dict:
+            observed = dict(observation)
+        else:
+            observed = {"observation": observation}
+        if self._episode == 0 or not self._has_instruction:
+            observed["instruction"] = self._no_instruction.copy()
+        observed["exploring"] = (_ON if self._episode == 0 else _OFF).copy()
+        observed["episode_start"] = start.copy()
+        observed["episode_end"] = end.copy()
+        observed["previous_action"] = action.copy()
+        observed["previous_reward"] = np.array([reward], dtype=np.float32)
+        return observed
+
+    def _label(self, info: dict) -> dict:
+        """``info`` with the problem ID iff training, and without an inner Monitor's record, which is no trial's."""
+        info = {key: value for key, value in info.items() if key not in ("episode", "problem_id")} if info else {}
+        if self.training:
+            info["problem_id"] = self.problem_id
+        return info
+
+    def render(self) -> Any:
+        """The family's picture; a family that has ``caption`` is told which episode of the trial it shows."""
+        family = self.env.unwrapped
+        if hasattr(family, "caption"):
+            phase = "exploration" if self.exploring else f"execution {self._episode} of {self.n_execution_episodes}"
+            family.caption = f"problem {self.problem_id}: {phase}" if self.training else phase
+        return self.env.render()

@@ -1,0 +1,47 @@
+"""The map family: the buses, and a map that tells where each one goes."""
+
+from typing import Any, ClassVar
+
+from sb3_dream.envs.bus import BusEnv
+from sb3_dream.envs.grid import Cell
+
+MAP: Cell = (7, 3)
+
+
+class MapEnv(BusEnv):
+    """
+    ## Description
+    The bus family (:class:`~sb3_dream.envs.bus.BusEnv`) with a map at (7, 3), which shows the problem ID to whoever
+    stands on it. Walking to the map costs four steps; exploring by riding takes more. Training and test both
+    have all 24 problems.
+
+    ## Actions
+    As in the bus family.
+
+    ## Observation
+    As in the bus family, with a fourth entry: problem ID + 1 on the map, else 0.
+
+    ## Rewards
+    As in the bus family; the best return with the problem known is 0.8, and 0.3 without.
+
+    ## Termination
+    As in the bus family.
+
+    ## Registered ids
+    ``MetaMap-v0``
+
+    :param render_mode: ``"rgb_array"`` or None
+    """
+
+    observation_sizes: ClassVar[tuple[int, ...]] = (9, 9, 2, BusEnv.n_problems + 1)
+
+    @classmethod
+    def observe(cls, problem: int, state: Any) -> tuple[int, ...]:
+        """
+        What the agent sees: as in the bus family, and what the map shows.
+
+        :param problem: the problem ID
+        :param state: the agent's cell
+        :return: x, y, status, and problem ID + 1 on the map or 0 elsewhere
+        """
+        return (*super().observe(problem, state), problem + 1 if state == MAP else 0)

@@ -1,0 +1,59 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+setup(
+    name="sb3_dream",
+    version=(ROOT / "sb3_dream" / "version.txt").read_text(encoding="utf8").strip(),
+    description="The meta-RL algorithm DREAM for Stable-Baselines3",
+    long_description=(ROOT / "README.md").read_text(encoding="utf8"),
+    long_description_content_type="text/markdown",
+    author="sb3_dream developers",
+    license="MIT",
+    license_files=["LICENSE"],
+    keywords="meta-reinforcement-learning reinforcement-learning stable-baselines3 gymnasium pytorch dream",
+    packages=find_packages(include=["sb3_dream", "sb3_dream.*"]),
+    package_data={"sb3_dream": ["version.txt", "py.typed"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "stable-baselines3>=2.9,<3",
+        "gymnasium>=1.0,<2",
+        "torch>=2.8,<3",
+        "numpy>=1.24,<3",
+        "pillow",
+        "matplotlib",
+        # SB3's progress bar
+        "tqdm",
+        "rich",
+    ],
+    extras_require={
+        # what runs from benchmarks/ needs
+        "benchmarks": ["pyyaml"],
+        "tests": [
+            "pytest",
+            "pytest-cov",
+            "hypothesis",
+            "ruff",
+            "black>=26.1,<27",
+            "mypy>=2.0,<3",
+            "types-PyYAML",
+            "sb3-contrib>=2.9,<3",
+            "tensorboard",
+        ],
+        "docs": ["sphinx>=8,<10", "myst-parser>=4,<6", "sphinx-rtd-theme>=3", "sphinx-copybutton"],
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,32 @@
+"""Small models that have collected a few trials and learned nothing yet."""
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.env_util import make_vec_env
+
+from sb3_dream import DREAM, TrialBatch
+
+th.set_num_threads(1)
+
+
+def collect(env_id: str = "MetaMap-v0", n_envs: int = 4, n_steps: int = 800, env_kwargs: dict | None = None, **kwargs) -> DREAM:
+    """A model with trials in its replay buffer, whose networks are as they were made."""
+    env = make_vec_env(env_id, n_envs=n_envs, seed=0, env_kwargs=env_kwargs)
+    model = DREAM("MlpPolicy", env, seed=0, learning_starts=10**9, buffer_size=20_000, device="cpu", **kwargs)
+    return model.learn(n_steps)
+
+
+@pytest.fixture
+def model() -> DREAM:
+    """Map trials with one execution episode."""
+    return collect()
+
+
+@pytest.fixture
+def batch(model: DREAM) -> TrialBatch:
+    """Eight of its trials, of different lengths."""
+    assert model.replay_buffer is not None
+    batch = model.replay_buffer.sample(8, rng=np.random.default_rng(0))
+    assert len(set(batch.exploration.lengths.tolist())) > 1, "the tests on padding need episodes of different lengths"
+    return batch
