@@ -47,7 +47,7 @@ doc: .venv/.docs  ## Build the documentation: docs/_build/html/index.html
 benchmark: .venv/.demo  ## Measure the speed
 	@$(BIN)/python -m benchmarks.throughput
 
-clean:  ## Remove all that make made, .venv too
+clean:  ## Remove what was installed and built, .venv too
 	rm -rf .venv build dist sb3_dream.egg-info docs/_build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find sb3_dream tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 

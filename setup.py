@@ -19,9 +19,9 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "stable-baselines3>=2.9,<3",
-        "gymnasium>=1.0,<2",
-        "torch>=2.8,<3",
-        "numpy>=1.24,<3",
+        "gymnasium>=1.0",
+        "torch",
+        "numpy",
         "pillow",
         "matplotlib",
         # SB3's progress bar

@@ -132,7 +132,9 @@ class CurveCallback(BaseCallback):
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parent, check=False).stdout.strip()
+    return subprocess.run(
+        ["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+    ).stdout.strip()
 
 
 def main() -> None:
@@ -143,7 +145,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--n-timesteps", type=int, help="instead of the settings' own")
     parser.add_argument("--n-evaluations", type=int, default=20)
-    parser.add_argument("--env-kwargs", type=json.loads, default={}, help='e.g. \'{"n_arms": 64}\'')
+    parser.add_argument("--env-kwargs", type=json.loads, default={}, help="e.g. '{\"n_arms\": 64}'")
     parser.add_argument("--folder", type=Path, help="where to write; by default benchmarks/results/<algo>/<env>")
     parser.add_argument("--progress", action="store_true", help="show a progress bar")
     args = parser.parse_args()

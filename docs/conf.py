@@ -1,6 +1,7 @@
 """Sphinx settings."""
 
 from pathlib import Path
+from typing import Any
 
 project = "sb3_dream"
 author = "sb3_dream developers"
@@ -19,5 +20,28 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 
 html_theme = "sphinx_rtd_theme"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_title = f"sb3_dream {version}"
 copybutton_prompt_text = "$ "
+
+
+def to_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings have Markdown's headings and tables, and shapes with a star, which Sphinx would not understand."""
+    text, rows = [], []
+    for line in [*(line.replace("*shape", r"\*shape") for line in lines), ""]:
+        if line.startswith("|"):
+            rows.append([cell.strip() for cell in line.strip("|").split("|")])
+            continue
+        if rows:
+            text += [".. list-table::", "   :header-rows: 1", ""]
+            for row in (row for row in rows if not set("".join(row)) <= set("-: ")):
+                text += [f"   {'*' if i == 0 else ' '} - {cell}" for i, cell in enumerate(row)]
+            text.append("")
+            rows = []
+        text += [f".. rubric:: {line.removeprefix('## ')}", ""] if line.startswith("## ") else [line]
+    lines[:] = text
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-docstring", to_rst)

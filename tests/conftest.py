@@ -1,5 +1,7 @@
 """Small models that have collected a few trials and learned nothing yet."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch as th
@@ -10,7 +12,9 @@ from sb3_dream import DREAM, TrialBatch
 th.set_num_threads(1)
 
 
-def collect(env_id: str = "MetaMap-v0", n_envs: int = 4, n_steps: int = 800, env_kwargs: dict | None = None, **kwargs) -> DREAM:
+def collect(
+    env_id: str = "MetaMap-v0", n_envs: int = 4, n_steps: int = 800, env_kwargs: dict | None = None, **kwargs
+) -> DREAM:
     """A model with trials in its replay buffer, whose networks are as they were made."""
     env = make_vec_env(env_id, n_envs=n_envs, seed=0, env_kwargs=env_kwargs)
     model = DREAM("MlpPolicy", env, seed=0, learning_starts=10**9, buffer_size=20_000, device="cpu", **kwargs)

@@ -9,7 +9,7 @@ from torch import nn
 
 from sb3_dream import DREAM, EpisodeBatch, TrialBatch
 from sb3_dream.common.networks import DuelingHead
-from sb3_dream.dream.dream import last_prefix
+from sb3_dream.dream.dream import Losses, last_prefix
 from tests.conftest import collect
 
 NETWORKS = {"φ": "explorer", "θ": "executor", "ψ": "problem_encoder", "ω": "trajectory_decoder"}
@@ -23,7 +23,7 @@ def random_output_biases(model: DREAM) -> None:
             parameter.add_(0.1 * th.randn(parameter.shape, generator=generator))
 
 
-def losses_with_noise(model: DREAM, batch: TrialBatch, seed: int = 0):
+def losses_with_noise(model: DREAM, batch: TrialBatch, seed: int = 0) -> Losses:
     """The losses, with the noise of z always the same."""
     model.rng = np.random.default_rng(seed)
     return model._losses(batch)

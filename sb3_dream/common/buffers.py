@@ -100,6 +100,7 @@ class TrialReplayBuffer(ReplayBuffer):
     """
 
     observations: dict[str, np.ndarray]  # type: ignore[assignment]
+    handle_timeout_termination = False  # a trial only terminates; SB3 asks when it loads a buffer
 
     def __init__(
         self,
@@ -121,6 +122,7 @@ class TrialReplayBuffer(ReplayBuffer):
         self.buffer_size = buffer_size // n_envs
         if self.buffer_size < 1:
             raise ValueError(f"buffer_size must be at least one step for each of {n_envs} environments, got {buffer_size}")
+        self.handle_timeout_termination = False  # load_replay_buffer asks; a trial ends with terminated only
         self.problem_space = problem_space
         self.n_execution_episodes = n_execution_episodes
         shape = (self.buffer_size, n_envs)
@@ -143,10 +145,18 @@ class TrialReplayBuffer(ReplayBuffer):
         self._table = np.zeros(64, dtype=self._table_dtype())
 
     def _table_dtype(self) -> np.dtype:
-        # first row, environment, end of each inner episode counted from the first row, problem ID
-        ends = (np.int32, (self.n_execution_episodes + 1,))
-        problem = (self.problem_space.dtype, self.problem_space.shape)
-        return np.dtype([("start", np.int64), ("env", np.int32), ("ends", *ends), ("problem_id", *problem)])  # type: ignore[arg-type]
+        # First row, environment, end of each inner episode counted from the first row, problem ID. The smallest integers
+        # that do, as a trial may have only three rows.
+        problem: Any = self.problem_space.dtype
+        if isinstance(self.problem_space, spaces.Discrete):
+            problem = np.min_scalar_type(int(self.problem_space.n) - 1)
+        fields = [
+            ("start", np.int64),
+            ("env", np.min_scalar_type(self.n_envs)),
+            ("ends", np.min_scalar_type(self.buffer_size), (self.n_execution_episodes + 1,)),
+            ("problem_id", problem, self.problem_space.shape),
+        ]
+        return np.dtype(fields)
 
     @property
     def n_trials(self) -> int:
@@ -216,7 +226,7 @@ class TrialReplayBuffer(ReplayBuffer):
     def _make_room(self) -> None:
         """Drop the overwritten trials from the table; if most are still whole, enlarge it."""
         whole = self._table[self._whole_trials()]
-        size = len(self._table) * 5 // 4 if len(whole) > 0.8 * len(self._table) else len(self._table)
+        size = len(self._table) * 9 // 8 if len(whole) > 0.9 * len(self._table) else len(self._table)
         self._table = np.zeros(size, dtype=self._table.dtype)
         self._table[: len(whole)] = whole
         self._n_table = len(whole)
@@ -251,12 +261,13 @@ class TrialReplayBuffer(ReplayBuffer):
         :return: the padded batch
         """
         columns = np.arange(len(trials))
-        begin, end = trials["ends"][columns, episodes - 1], trials["ends"][columns, episodes]
+        ends = trials["ends"].astype(np.int64)
+        begin, end = ends[columns, episodes - 1], ends[columns, episodes]
         is_last = (episodes == self.n_execution_episodes).astype(np.int64)  # its last observation is not stored
         return TrialBatch(
-            exploration=self._episodes(trials, np.zeros_like(begin), trials["ends"][:, 0], 0, env),
+            exploration=self._episodes(trials, np.zeros_like(begin), ends[:, 0], 0, env),
             execution=self._episodes(trials, begin, end, is_last, env),
-            problem_ids=self.to_torch(np.ascontiguousarray(trials["problem_id"])),
+            problem_ids=self.to_torch(trials["problem_id"].astype(self.problem_space.dtype)),
         )
 
     def _episodes(
@@ -270,8 +281,9 @@ class TrialReplayBuffer(ReplayBuffer):
         skipped = _FLAGS if env is None else frozenset()  # VecNormalize wants every key that it normalises
         observations = {key: rows[place] for key, rows in self.observations.items() if key not in skipped}
         transitions = (place[0][:n_steps], place[1])
+        normalized: Any = self._normalize_obs(observations, env)
         return EpisodeBatch(
-            observations={key: self.to_torch(value, copy=False) for key, value in self._normalize_obs(observations, env).items()},
+            observations={key: self.to_torch(value, copy=False) for key, value in normalized.items()},
             actions=self.to_torch(self.actions[transitions][..., 0].astype(np.int64), copy=False),
             rewards=self.to_torch(self._normalize_reward(self.rewards[transitions], env), copy=False),
             lengths=self.to_torch(lengths.astype(np.int64), copy=False),

@@ -8,6 +8,8 @@ from gymnasium import Env
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from sb3_dream.common.trial import TRIAL_KEYS
+
 
 @dataclass(frozen=True)
 class TrialResults:
@@ -21,8 +23,9 @@ class TrialResults:
     execution_lengths: np.ndarray
     #: (P,)
     exploration_lengths: np.ndarray
-    #: P lists of the family's own observations in the exploration episode, the first and the last included
-    exploration_observations: list[np.ndarray]
+    #: for each trial the family's own observations in the exploration episode, the first and the last included: an array,
+    #: or a dict of arrays if the family has other keys than ``observation``
+    exploration_observations: list[Any]
     #: (P,): how often ``action`` was taken, for each action that was taken while exploring
     exploration_actions: list[np.ndarray]
 
@@ -56,10 +59,13 @@ def evaluate_problems(
     :param instructions: index of the instruction of each execution episode; by default they are drawn
     :param deterministic: act greedily
     :return: the results, in the order of ``problem_ids``
+    :raises ValueError: if ``problem_ids`` is empty
     """
     vec_env = env if isinstance(env, VecEnv) else DummyVecEnv([lambda: env])
     if problem_ids is None:
         problem_ids = list(vec_env.get_attr("problem_ids")[0])
+    if len(problem_ids) == 0:
+        raise ValueError("problem_ids is empty: there is nothing to evaluate")
     results: list[dict[str, Any]] = []
     for begin in range(0, len(problem_ids), vec_env.num_envs):
         chunk = problem_ids[begin : begin + vec_env.num_envs]
@@ -88,7 +94,8 @@ def _run_trials(
     state: tuple[np.ndarray, ...] | None = None
     starts = np.ones(vec_env.num_envs, dtype=bool)
     finished: list[dict[str, Any] | None] = [None] * vec_env.num_envs
-    seen: list[list[np.ndarray]] = [[] for _ in padded]
+    own = [key for key in observations if key not in TRIAL_KEYS]
+    seen: list[dict[str, list[np.ndarray]]] = [{key: [] for key in own} for _ in padded]
     taken: list[list[int]] = [[] for _ in padded]
     while any(result is None for result in finished):
         actions, state = model.predict(observations, state=state, episode_start=starts, deterministic=deterministic)
@@ -96,14 +103,20 @@ def _run_trials(
         ended = observations["episode_end"][:, 0] > 0
         for env in np.flatnonzero(exploring):
             if finished[env] is None:
-                seen[env].append(observations["observation"][env].copy())
+                for key in own:
+                    seen[env][key].append(observations[key][env].copy())
                 if not ended[env]:
                     taken[env].append(int(actions[env]))
         observations, _, starts, infos = vec_env.step(actions)
         for env in np.flatnonzero(starts):
             finished[env] = finished[env] or infos[env]
+    explored = [{key: np.array(values) for key, values in each.items()} for each in seen]
     return [
-        {**result, "observations": np.array(seen[env]), "actions": np.array(taken[env])}
+        {
+            **result,
+            "observations": explored[env]["observation"] if own == ["observation"] else explored[env],
+            "actions": np.array(taken[env]),
+        }
         for env, result in enumerate(finished[: len(chunk)])
         if result is not None
     ]

@@ -189,7 +189,7 @@ class ProblemEncoder(nn.Module):
         super().__init__()
         self.table: nn.Embedding | None = None
         if isinstance(problem_space, spaces.Discrete | spaces.MultiDiscrete):
-            sizes = [int(n) for n in (problem_space.nvec if isinstance(problem_space, spaces.MultiDiscrete) else [problem_space.n])]
+            sizes = [int(problem_space.n)] if isinstance(problem_space, spaces.Discrete) else problem_space.nvec.tolist()
             self.table = nn.Embedding(sum(sizes), hidden_dim)
             starts = [sum(sizes[:place]) for place in range(len(sizes))]
             self.register_buffer("offsets", th.tensor(starts), persistent=False)

@@ -12,6 +12,7 @@ from gymnasium.utils import seeding
 BOOKKEEPING_KEYS = ("exploring", "episode_start", "episode_end", "previous_action", "previous_reward")
 TRIAL_KEYS = ("instruction", *BOOKKEEPING_KEYS)
 
+_FLOAT_MAX = float(np.finfo(np.float32).max)
 _ON = np.ones(1, dtype=np.float32)
 _OFF = np.zeros(1, dtype=np.float32)
 
@@ -102,12 +103,14 @@ class TrialEnv(gym.Wrapper):
         self.n_execution_episodes = int(n_execution_episodes)
         self.training = training
 
+        if isinstance(env.action_space, spaces.Discrete) and env.action_space.start != 0:
+            raise ValueError(f"SB3 needs Discrete spaces with start=0, but the action space is {env.action_space!r}")
         self.observation_space = self._build_observation_space(env.observation_space)
         self.action_space = env.action_space
         self._no_action = np.zeros(spaces.flatdim(env.action_space), dtype=np.float32)
         if isinstance(env.action_space, spaces.Discrete):
             self._one_hot_actions = np.eye(int(env.action_space.n), dtype=np.float32)
-        self._no_instruction = np.zeros(self.observation_space["instruction"].shape, dtype=np.float32)
+        self._no_instruction = np.zeros(self.observation_space["instruction"].shape or (), dtype=np.float32)
 
         self.problem_id: Any = None
         self._instructions: Sequence[int] | None = None
@@ -117,19 +120,25 @@ class TrialEnv(gym.Wrapper):
 
     def _checked_problem(self, problem_id: Any) -> Any:
         """The problem ID in the type of ``problem_space``, or an error that names it."""
+        value: Any = np.asarray(problem_id)
+        is_number = value.dtype.kind in ("iuf" if isinstance(self.problem_space, spaces.Box) else "iu")
         if isinstance(self.problem_space, spaces.Discrete):
-            value: Any = int(problem_id) if np.ndim(problem_id) == 0 and np.asarray(problem_id).dtype.kind in "iu" else None
-        else:
-            value = np.asarray(problem_id, dtype=self.problem_space.dtype).reshape(-1)
-        if value is None or not self.problem_space.contains(value):
+            value = int(value) if is_number and value.ndim == 0 else None
+        elif isinstance(self.problem_space, spaces.Box) and is_number:
+            value = value.astype(self.problem_space.dtype).reshape(-1)
+        if not is_number or not self.problem_space.contains(value):
             raise ValueError(f"Problem {problem_id!r} is outside problem_space {self.problem_space}")
-        return value
+        return value if isinstance(value, int) else value.astype(self.problem_space.dtype)
 
     def _build_observation_space(self, space: spaces.Space) -> spaces.Dict:
         own = dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
         for key, subspace in own.items():
             if not isinstance(subspace, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
                 raise ValueError(f"TrialEnv needs a flat observation space, but {key!r} is {subspace}")
+            if isinstance(subspace, spaces.Discrete | spaces.MultiDiscrete) and np.any(subspace.start):
+                raise ValueError(f"SB3 needs Discrete spaces with start=0, but {key!r} is {subspace!r}")
+            if isinstance(subspace, spaces.MultiDiscrete) and len(subspace.shape) != 1:
+                raise ValueError(f"SB3 needs MultiDiscrete spaces of one dimension, but {key!r} is {subspace!r}")
         if clash := set(own).intersection(BOOKKEEPING_KEYS):
             raise ValueError(f"The family's observation has keys that belong to the trial: {sorted(clash)}")
         self._is_dict = isinstance(space, spaces.Dict)
@@ -139,7 +148,7 @@ class TrialEnv(gym.Wrapper):
             raise ValueError(f"instruction must be a Box (zeros while exploring), got {own['instruction']}")
         flag = spaces.Box(0.0, 1.0, (1,), np.float32)
         n_action = spaces.flatdim(self.env.action_space)
-        low, high = (0.0, 1.0) if isinstance(self.env.action_space, spaces.Discrete) else (-np.inf, np.inf)
+        low, high = (0.0, 1.0) if isinstance(self.env.action_space, spaces.Discrete) else (-_FLOAT_MAX, _FLOAT_MAX)
         return spaces.Dict(
             {
                 **own,
@@ -147,7 +156,7 @@ class TrialEnv(gym.Wrapper):
                 "episode_start": flag,
                 "episode_end": flag,
                 "previous_action": spaces.Box(low, high, (n_action,), np.float32),
-                "previous_reward": spaces.Box(-np.inf, np.inf, (1,), np.float32),
+                "previous_reward": spaces.Box(-_FLOAT_MAX, _FLOAT_MAX, (1,), np.float32),
             }
         )
 
@@ -186,6 +195,8 @@ class TrialEnv(gym.Wrapper):
         if unknown := set(options) - {"problem_id", "instructions"}:
             raise ValueError(f"TrialEnv.reset takes the options 'problem_id' and 'instructions', got {sorted(unknown)}")
         self._instructions = options.get("instructions")
+        if self._instructions is not None and self.set_problem is not None:
+            raise ValueError("options['instructions'] needs a family that reads them in reset(options), not set_problem")
         if self._instructions is not None and len(self._instructions) != self.n_execution_episodes:
             raise ValueError(
                 f"options['instructions'] needs one index for each of the {self.n_execution_episodes} execution episodes, "
@@ -193,6 +204,9 @@ class TrialEnv(gym.Wrapper):
             )
         if seed is not None:
             self._np_random, _ = seeding.np_random(seed)
+            # the family gets a seed of its own: with the same one it would draw the same numbers, and its instructions
+            # would go with the problems
+            seed = int(self._np_random.integers(2**31))
         if "problem_id" in options:
             self.problem_id = self._checked_problem(options["problem_id"])
         else:
@@ -251,16 +265,19 @@ class TrialEnv(gym.Wrapper):
             info["execution_lengths"] = self._execution_lengths
             info["exploration_length"] = self._exploration_length
         if isinstance(self.env.action_space, spaces.Discrete):
-            previous_action = self._one_hot_actions[int(action - self.env.action_space.start)]
+            previous_action = self._one_hot_actions[int(action)]
         else:
-            previous_action = spaces.flatten(self.env.action_space, action).astype(np.float32)
-        return self._observe(raw_observation, _OFF, (_ON if ended else _OFF), previous_action, raw_reward), reward, over, False, info
+            previous_action = np.asarray(spaces.flatten(self.env.action_space, action), dtype=np.float32)
+        return (
+            self._observe(raw_observation, _OFF, (_ON if ended else _OFF), previous_action, raw_reward),
+            reward,
+            over,
+            False,
+            info,
+        )
 
     def _observe(self, observation: Any, start: np.ndarray, end: np.ndarray, action: np.ndarray, reward: float) -> dict:
-        if self._is_dict:
-            observed = dict(observation)
-        else:
-            observed = {"observation": observation}
+        observed = dict(observation) if self._is_dict else {"observation": observation}
         if self._episode == 0 or not self._has_instruction:
             observed["instruction"] = self._no_instruction.copy()
         observed["exploring"] = (_ON if self._episode == 0 else _OFF).copy()

@@ -39,9 +39,7 @@ class Losses:
     @property
     def total(self) -> th.Tensor:
         """Their sum. Each network has its own gradients, so one step on the sum is a step on each."""
-        return (
-            self.exploration_td + self.execution_td_trajectory + self.execution_td_problem + self.bottleneck + self.decoder
-        )
+        return self.exploration_td + self.execution_td_trajectory + self.execution_td_problem + self.bottleneck + self.decoder
 
 
 def masked_mean(values: th.Tensor, mask: th.Tensor) -> th.Tensor:
@@ -51,6 +49,19 @@ def masked_mean(values: th.Tensor, mask: th.Tensor) -> th.Tensor:
     :return: the mean over what is not padding
     """
     return (values * mask).sum() / mask.sum()
+
+
+def check_range(low: float, high: float, **arguments: float | None) -> None:
+    """
+    :param low: the least value that is allowed
+    :param high: the greatest; infinity and nan are never allowed
+    :param arguments: by name; None is allowed
+    :raises ValueError: that names the argument
+    """
+    for name, value in arguments.items():
+        if value is not None and not (low <= value <= high and np.isfinite(value)):
+            wanted = f"between {low:g} and {high:g}" if np.isfinite(high) else f"at least {low:g}"
+            raise ValueError(f"{name} must be {wanted}, got {value}")
 
 
 def last_prefix(values: th.Tensor, episodes: EpisodeBatch) -> th.Tensor:
@@ -151,31 +162,31 @@ class DREAM(OffPolicyAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ):
-        for name, value in {
-            "problem_std": problem_std,
-            "bottleneck_weight": bottleneck_weight,
-            "bottleneck_size": bottleneck_size,
-            "exploration_cost": exploration_cost,
-        }.items():
-            if not value >= 0 or not np.isfinite(value):
-                raise ValueError(f"{name} must be a number of at least 0, got {value}")
-        for name, value in {
-            "problem_id_probability": problem_id_probability,
-            "exploration_initial_eps": exploration_initial_eps,
-            "exploration_final_eps": exploration_final_eps,
-            "explorer_final_eps": explorer_final_eps,
-            "gamma": gamma,
-            "tau": tau,
-        }.items():
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name} must be between 0 and 1, got {value}")
+        check_range(
+            0.0,
+            np.inf,
+            problem_std=problem_std,
+            bottleneck_weight=bottleneck_weight,
+            bottleneck_size=bottleneck_size,
+            exploration_cost=exploration_cost,
+        )
+        check_range(
+            0.0,
+            1.0,
+            gamma=gamma,
+            tau=tau,
+            problem_id_probability=problem_id_probability,
+            exploration_initial_eps=exploration_initial_eps,
+            exploration_final_eps=exploration_final_eps,
+            explorer_final_eps=explorer_final_eps,
+        )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least one trial, got {batch_size}")
         # a trial takes at least 3 steps: explore, between episodes, execute
         if buffer_size < 3 * batch_size:
             raise ValueError(f"buffer_size of {buffer_size} steps is smaller than one batch of {batch_size} trials")
         super().__init__(
-            self.policy_aliases.get(policy, policy) if isinstance(policy, str) else policy,  # type: ignore[arg-type]
+            self.policy_aliases.get(policy, policy) if isinstance(policy, str) else policy,
             env,
             learning_rate,
             buffer_size,
@@ -268,9 +279,7 @@ class DREAM(OffPolicyAlgorithm):
 
     # ---- acting: Algorithm 1, lines 3-12 -------------------------------------------------------------------------
 
-    def _sample_action(
-        self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _sample_action(self, learning_starts: int, action_noise: Any = None, n_envs: int = 1) -> tuple[np.ndarray, np.ndarray]:
         assert isinstance(self._last_obs, dict) and self._acting is not None
         with th.no_grad():
             observation = obs_as_tensor(self._last_obs, self.device)
@@ -326,7 +335,7 @@ class DREAM(OffPolicyAlgorithm):
             raise ValueError(
                 "info has no 'problem_id': DREAM learns on trials with training=True (their default on the train split)"
             ) from error
-        replay_buffer.add(self._last_original_obs, new_original_obs, buffer_action, reward, dones, infos)  # type: ignore[arg-type]
+        replay_buffer.add(self._last_original_obs, new_original_obs, buffer_action, reward, dones, infos)
         self._last_obs, self._last_original_obs = new_obs, new_original_obs  # type: ignore[assignment]
         self._last_episode_starts = dones
         for env in np.flatnonzero(dones):
@@ -369,7 +378,7 @@ class DREAM(OffPolicyAlgorithm):
         f = policy.problem_encoder(batch.problem_ids)  # (B, Z)
         g, _ = policy.trajectory_decoder(explore_steps)  # (T + 1, B, Z)
         distance = (f.detach() - g).pow(2).sum(dim=-1)  # ‖f(μ) − g(τ_:t)‖², (T + 1, B)
-        decoder = getattr(self,'_dw',1.0)*masked_mean(distance, explored.prefix_mask)  # moves ω only: f is held fixed ("EM")
+        decoder = masked_mean(distance, explored.prefix_mask)  # moves ω only: f is held fixed ("EM")
         squared_norm = f.pow(2).sum(dim=-1)
         bottleneck = self.bottleneck_weight * squared_norm.clamp(min=self.bottleneck_size).mean()
 
@@ -441,8 +450,12 @@ class DREAM(OffPolicyAlgorithm):
         """Write log data, per phase too."""
         if self._trial_infos:
             self.logger.record("rollout/exploration_length", safe_mean([i["exploration_length"] for i in self._trial_infos]))
-            self.logger.record("rollout/execution_length", safe_mean([i["execution_lengths"].mean() for i in self._trial_infos]))
-            self.logger.record("rollout/execution_return", safe_mean([i["execution_returns"].mean() for i in self._trial_infos]))
+            self.logger.record(
+                "rollout/execution_length", safe_mean([i["execution_lengths"].mean() for i in self._trial_infos])
+            )
+            self.logger.record(
+                "rollout/execution_return", safe_mean([i["execution_returns"].mean() for i in self._trial_infos])
+            )
         super().dump_logs()
 
     # ---- the rest of SB3's contract ------------------------------------------------------------------------------
@@ -467,7 +480,7 @@ class DREAM(OffPolicyAlgorithm):
         if deterministic:
             return self.policy.predict(observation, state, episode_start)
         q_values, state, vectorized = self.policy.predict_q_values(observation, state, episode_start)
-        actions = self._epsilon_greedy(q_values, np.asarray(observation["exploring"]) > 0)  # type: ignore[call-overload]
+        actions = self._epsilon_greedy(q_values, np.asarray(observation["exploring"]) > 0)
         return (actions if vectorized else actions[0]), state
 
     def learn(

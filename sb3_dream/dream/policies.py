@@ -79,7 +79,7 @@ class DREAMPolicy(BasePolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
     ):
         if optimizer_kwargs is None:
-            optimizer_kwargs = {"weight_decay": 0.0} if optimizer_class is th.optim.AdamW else {}
+            optimizer_kwargs = {"weight_decay": 0.0, "fused": True} if optimizer_class is th.optim.AdamW else {}
         super().__init__(
             observation_space,
             action_space,
@@ -189,8 +189,8 @@ class DREAMPolicy(BasePolicy):
         :return: the state before the first step, all zeros
         """
         shapes = [net.encoder.state_shape for net in (self.explorer, self.trajectory_decoder, self.executor)]
-        memories = [th.zeros(layers, n_envs, hidden, device=self.device) for layers, hidden in shapes for _ in range(2)]
-        return ActingState(*memories, th.zeros(1, n_envs, self.embedding_dim, device=self.device))
+        parts = [(layers, n_envs, hidden) for layers, hidden in shapes for _ in range(2)]
+        return ActingState(*(th.zeros(shape, device=self.device) for shape in [*parts, (1, n_envs, self.embedding_dim)]))
 
     def act(
         self, observation: dict[str, th.Tensor], state: ActingState, z: th.Tensor | None = None

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from itertools import permutations
 from typing import Any, ClassVar
 
-from sb3_dream.envs.grid import BUS_STOP, NO_OP, NOTHING, STEP_REWARD, Cell, GridEnv, walks
+import numpy as np
+
+from sb3_dream.envs.drawing import COLOURS, PAPER, Picture
+from sb3_dream.envs.grid import BUS_STOP, NO_OP, NOTHING, RIDE, STEP_REWARD, Cell, GridEnv, walks
 
 STOPS: tuple[Cell, ...] = ((4, 5), (5, 4), (3, 4), (4, 3))
 DESTINATIONS: tuple[Cell, ...] = ((0, 1), (0, 7), (8, 1), (8, 7))
@@ -133,3 +136,66 @@ class BusEnv(GridEnv):
         :return: zeros and a one
         """
         return tuple(int(index == instruction) for index in range(cls.n_instructions))
+
+    def _draw(self, picture: Picture, problem: int) -> str:
+        if self._instruction is not None:
+            picture.flag(GOALS[self._instruction])
+        self._draw_buses(picture, problem)
+        picture.agent(self._state, 0.4, (0.0, -0.18))
+        return "no goal while exploring" if self._instruction is None else f"goal: the flag at {GOALS[self._instruction]}"
+
+    def _draw_buses(self, picture: Picture, problem: int) -> None:
+        draw_buses(picture, STOPS, self.lines(problem), COLOURS, "ABCD")
+        picture.foot(["square: bus stop     disc: destination     same letter and colour: same bus"])
+
+    #: The stops whose buses help.
+    helpful_cells: ClassVar[frozenset[Cell]] = frozenset(STOPS + DESTINATIONS)
+
+    def describe_exploration(
+        self, problem_ids: np.ndarray, observations: list[np.ndarray], actions: list[np.ndarray]
+    ) -> dict[str, float]:
+        """
+        What was explored, in figures.
+
+        :param problem_ids: (P,)
+        :param observations: of each of the P exploration episodes
+        :param actions: of each of them
+        :return: ``helpful_buses`` and ``useless_buses``, how many different ones were ridden in a trial, on average
+        """
+        helpful, useless = [], []
+        for problem, seen, taken in zip(problem_ids, observations, actions, strict=True):
+            lines = self.lines(int(problem))
+            boarded = {(int(x), int(y)) for (x, y, *_), action in zip(seen, taken, strict=False) if action == RIDE}
+            buses = {frozenset((cell, lines[cell])) for cell in boarded if cell in lines}  # both ways are one bus
+            n_helpful = sum(bus <= self.helpful_cells for bus in buses)
+            helpful.append(n_helpful)
+            useless.append(len(buses) - n_helpful)
+        return {"helpful_buses": float(np.mean(helpful)), "useless_buses": float(np.mean(useless))}
+
+
+def draw_buses(
+    picture: Picture,
+    stops: tuple[Cell, ...],
+    lines: Mapping[Cell, Cell],
+    colours: tuple[str, ...],
+    names: str,
+    useless: bool = False,
+) -> None:
+    """
+    Draw each stop as a square and its destination as a disc of the same colour, both with the same letter.
+
+    :param picture: the frame
+    :param stops: the stops
+    :param lines: where a ride leads
+    :param colours: a colour for each stop
+    :param names: a letter for each stop
+    :param useless: whether to hatch them
+    """
+    for stop, colour, name in zip(stops, colours, names, strict=True):
+        picture.square(stop, 0.88, colour)
+        picture.disc(lines[stop], 0.88, colour)
+        for cell in (stop, lines[stop]):
+            if useless:
+                picture.hatch(cell, 0.62)
+                picture.disc(cell, 0.42, colour, None, (0.0, 0.22))
+            picture.label(cell, name, 16, PAPER, (0.0, 0.23))

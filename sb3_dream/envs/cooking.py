@@ -2,6 +2,9 @@
 
 from typing import Any, ClassVar
 
+import numpy as np
+
+from sb3_dream.envs.drawing import COLOURS, INK, PAPER, Picture
 from sb3_dream.envs.grid import BOWL, DRAWER, DROP, NO_OP, NOTHING, PICK_UP, STEP_REWARD, Cell, GridEnv, walks
 
 DRAWERS: tuple[Cell, ...] = ((2, 0), (2, 1), (2, 2))
@@ -9,6 +12,7 @@ BOWL_CELL: Cell = (1, 1)
 BOWL_SIZE = 3
 N_INGREDIENTS = 4
 EMPTY = N_INGREDIENTS
+NAMES = "ABCD"  # of the ingredients 0..3, in frames
 TEST_PROBLEM = 10
 SUBGOAL_REWARD = 0.25
 PENALTY = -0.25
@@ -17,10 +21,7 @@ WALKS = walks(3, 3)
 #: For each problem what the drawers hold: the ID in base 4, the first drawer its lowest digit.
 CONTENTS = [tuple(problem // N_INGREDIENTS**drawer % N_INGREDIENTS for drawer in range(3)) for problem in range(4**3)]
 _DRAWER_AT = {cell: drawer for drawer, cell in enumerate(DRAWERS)}
-_STATUS = {cell: DRAWER for cell in DRAWERS} | {BOWL_CELL: BOWL}
-
-#: The agent's cell, what it holds, what lies in the bowl, and how many subgoals are reached.
-State = tuple[Cell, int, tuple[int, ...], int]
+_STATUS = dict.fromkeys(DRAWERS, DRAWER) | {BOWL_CELL: BOWL}
 
 
 class CookingEnv(GridEnv):
@@ -37,8 +38,8 @@ class CookingEnv(GridEnv):
     | 0, 1, 2, 3 | left (x - 1), up (y + 1), right (x + 1), down (y - 1); the edge of the grid stops the agent |
     | 4, 5 | no-op (there is no bus to ride) |
     | 6 | end the episode |
-    | 7 | pick up: at a drawer takes its ingredient, in place of what is held; at the bowl empties the hand; elsewhere nothing |
-    | 8 | drop: empties the hand; at the bowl what was held lands in it, as long as fewer than 3 ingredients lie there |
+    | 7 | pick up: take what the drawer holds, in place of what is held; at the bowl, empty the hand; elsewhere nothing |
+    | 8 | drop: empty the hand; at the bowl, what was held lands in it, as long as fewer than 3 ingredients lie there |
 
     ## Observation
     A ``Dict``. ``observation`` is (x, y, status, held, bowl, bowl, bowl): status is 2 at the bowl, 3 at a drawer, else 0; the
@@ -170,3 +171,50 @@ class CookingEnv(GridEnv):
         """
         first, second = cls.recipe(problem, instruction)
         return tuple(int(index in (first, N_INGREDIENTS + second)) for index in range(cls.instruction_size))
+
+    def _draw(self, picture: Picture, problem: int) -> str:
+        cell, held, bowl, subgoal = self._state
+        for drawer, contents in zip(DRAWERS, CONTENTS[problem], strict=True):
+            picture.square(drawer, 0.94, "#d9b98c", "#7a5a2b", corner=0.06)
+            picture.label(drawer, "drawer", 13, "#5b431f", (0.0, 0.38))
+            _draw_ingredient(picture, drawer, contents, 0.26, (0.26, 0.0))
+        picture.disc(BOWL_CELL, 0.94, "#e4eef5", "#51708a", line=3)
+        picture.label(BOWL_CELL, "bowl", 13, "#51708a", (0.0, 0.38))
+        for slot in range(BOWL_SIZE):
+            _draw_ingredient(picture, BOWL_CELL, bowl[slot] if slot < len(bowl) else EMPTY, 0.2, (0.24 * (slot - 1), 0.22))
+        agent = (-0.2, -0.2) if cell != BOWL_CELL else (0.0, -0.12)
+        picture.agent(cell, 0.3, agent)
+        if held != EMPTY:
+            _draw_ingredient(picture, cell, held, 0.2, (agent[0] + 0.19, agent[1] - 0.12))
+        hand = "nothing" if held == EMPTY else NAMES[held]
+        picture.foot([f"in the hand: {hand}     in the bowl: {', '.join(NAMES[item] for item in bowl) or 'nothing'}"])
+        if self._instruction is None:
+            return "no recipe while exploring"
+        first, second = self.recipe(problem, self._instruction)
+        return f"recipe: {NAMES[first]}, then {NAMES[second]} ({subgoal} of 4 done)"
+
+    def describe_exploration(
+        self, problem_ids: np.ndarray, observations: list[np.ndarray], actions: list[np.ndarray]
+    ) -> dict[str, float]:
+        """
+        What was explored, in figures.
+
+        :param problem_ids: (P,)
+        :param observations: of each of the P exploration episodes
+        :param actions: of each of them
+        :return: ``drawers_opened``, how many of the three in a trial, on average
+        """
+        opened = [
+            {(int(x), int(y)) for (x, y, *_), action in zip(seen, taken, strict=False) if action == PICK_UP} & set(DRAWERS)
+            for seen, taken in zip(observations, actions, strict=True)
+        ]
+        return {"drawers_opened": float(np.mean([len(each) for each in opened]))}
+
+
+def _draw_ingredient(picture: Picture, cell: Cell, ingredient: int, size: float, shift: tuple[float, float]) -> None:
+    if ingredient == EMPTY:
+        picture.disc(cell, size, None, "#9fb4c4", shift)
+        return
+    picture.disc(cell, size + 0.02, PAPER, None, shift)
+    picture.disc(cell, size, COLOURS[ingredient], INK, shift)
+    picture.label(cell, NAMES[ingredient], round(80 * size), PAPER, shift)

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import ClassVar
 
-from sb3_dream.envs.bus import DESTINATIONS, LINES, STOPS, BusEnv, bus_lines
+from sb3_dream.envs import oracle
+from sb3_dream.envs.bus import DESTINATIONS, LINES, STOPS, BusEnv, bus_lines, draw_buses
+from sb3_dream.envs.drawing import PALE_COLOURS, Picture
 from sb3_dream.envs.grid import Cell
 
 USELESS_STOPS: tuple[Cell, ...] = ((5, 5), (3, 3), (3, 5), (5, 3))
@@ -61,8 +63,39 @@ class DistractingBusEnv(BusEnv):
         """
         return _lines(problem)
 
+    def no_exploration_return(self) -> float:
+        """
+        The exact best expected return of one execution episode for an agent that has not explored.
+
+        Helpful and useless orders are independent, so riding a useless bus tells nothing about the helpful ones; but it
+        might be a short cut. The return is therefore held between two bounds, which meet. It is at least that of the
+        plain bus family, whose agent may walk past the useless stops. It is at most that of a better informed agent, which
+        is told the whole useless order as soon as it stands on a useless destination; that leaves few enough sets of worlds.
+        One corner stands for all four: mirroring the grid turns any into any other and leaves the family as it is.
+
+        :return: the return, undiscounted
+        """
+        at_least, at_most = BusEnv().no_exploration_return(), _better_informed_return()
+        assert abs(at_least - at_most) < 1e-9, (at_least, at_most)
+        return at_least
+
+    def _draw_buses(self, picture: Picture, problem: int) -> None:
+        super()._draw_buses(picture, problem)
+        draw_buses(picture, USELESS_STOPS, self.lines(problem), PALE_COLOURS, "efgh", useless=True)
+        picture.foot(
+            ["square: bus stop     disc: destination     same letter and colour: same bus", "hatched: useless for every goal"]
+        )
+
 
 @cache
 def _lines(problem: int) -> dict[Cell, Cell]:
     useless, helpful = divmod(problem, len(LINES))
     return LINES[helpful] | USELESS_LINES[useless]
+
+
+@cache
+def _better_informed_return() -> float:
+    def told(problem: int, state: Cell) -> int | None:
+        return problem // len(LINES) if state in USELESS_DESTINATIONS else None
+
+    return oracle.best_return(DistractingBusEnv, [(problem, 0) for problem in range(DistractingBusEnv.n_problems)], told)

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
 from sb3_dream.envs import oracle
+from sb3_dream.envs.drawing import Picture
 
 LEFT, UP, RIGHT, DOWN, NO_OP, RIDE, END_EPISODE, PICK_UP, DROP = range(9)
 NOTHING, BUS_STOP, BOWL, DRAWER = range(4)
@@ -40,9 +41,7 @@ def walks(width: int, height: int) -> dict[Cell, tuple[Cell, Cell, Cell, Cell, C
     }
 
 
-def read_options(
-    options: dict[str, Any] | None, n_problems: int, n_instructions: int
-) -> tuple[int | None, bool, int | None]:
+def read_options(options: dict[str, Any] | None, n_problems: int, n_instructions: int) -> tuple[int | None, bool, int | None]:
     """
     Check what ``reset`` was told.
 
@@ -70,7 +69,7 @@ def _index(name: str, value: Any, size: int) -> int | None:
     return int(value)
 
 
-class GridEnv(gym.Env[dict[str, np.ndarray], int]):
+class GridEnv(gym.Env[Any, Any]):
     """
     Base class of the grid families. A family states its rules as pure class methods, and both ``step`` and
     the exact oracle call those very methods, so that what is played and what is solved cannot differ.
@@ -101,7 +100,7 @@ class GridEnv(gym.Env[dict[str, np.ndarray], int]):
         self.action_space = spaces.Discrete(self.n_actions)
         self.observation_space = spaces.Dict(
             {
-                "observation": spaces.MultiDiscrete(self.observation_sizes, dtype=np.uint8),
+                "observation": spaces.MultiDiscrete(list(self.observation_sizes), dtype=np.uint8),
                 "instruction": spaces.Box(0.0, 1.0, (self.instruction_size,), np.float32),
             }
         )
@@ -211,7 +210,7 @@ class GridEnv(gym.Env[dict[str, np.ndarray], int]):
             self._instruction_vector = np.array(self.instruction_vector(self._problem, instruction), np.float32)
         self._exploring = exploring
         self._state = self.start
-        self._steps_left = MAX_STEPS
+        self._steps_left = self.max_steps
         self._last_reward = self._return = 0.0
         return self._observation(), {}
 
@@ -244,6 +243,33 @@ class GridEnv(gym.Env[dict[str, np.ndarray], int]):
             "instruction": self._instruction_vector.copy(),
         }
 
+    def render(self) -> np.ndarray | None:
+        """
+        Draw what is going on, for people: all of it, what the agent cannot see included.
+
+        :return: the frame (height, width, 3) as uint8, or None without a render mode
+        """
+        if self.render_mode is None:
+            gym.logger.warn("render() draws nothing unless the environment is made with render_mode='rgb_array'")
+            return None
+        if self._problem is None:
+            raise ResetNeeded("there is nothing to draw yet: call reset() before render()")
+        picture = Picture(self.width, self.height)
+        task = f"problem {self._problem}     {self._draw(picture, self._problem)}"
+        left, reward, total = self._steps_left, self._last_reward, self._return
+        picture.panel(self._exploring, left, self.max_steps, self.caption, reward, total, task)
+        return picture.array()
+
+    def _draw(self, picture: Picture, problem: int) -> str:
+        """
+        Draw the cells and the agent.
+
+        :param picture: the frame, its grid empty
+        :param problem: the problem ID
+        :return: the instruction, in words
+        """
+        raise NotImplementedError
+
     def optimal_return(self, problem_id: int) -> float:
         """
         The exact best return of one execution episode with the problem known, on average over the instructions.
@@ -252,7 +278,8 @@ class GridEnv(gym.Env[dict[str, np.ndarray], int]):
         :return: the return, undiscounted
         """
         read_options({"problem_id": problem_id}, self.n_problems, self.n_instructions)
-        return oracle.optimal_return(type(self), int(problem_id))
+        family: Any = type(self)
+        return oracle.optimal_return(family, int(problem_id))
 
     def no_exploration_return(self) -> float:
         """
@@ -261,4 +288,5 @@ class GridEnv(gym.Env[dict[str, np.ndarray], int]):
 
         :return: the return, undiscounted
         """
-        return oracle.no_exploration_return(type(self))
+        family: Any = type(self)
+        return oracle.no_exploration_return(family)

@@ -2,7 +2,10 @@
 
 from typing import Any, ClassVar
 
+import numpy as np
+
 from sb3_dream.envs.bus import BusEnv
+from sb3_dream.envs.drawing import Picture
 from sb3_dream.envs.grid import Cell
 
 MAP: Cell = (7, 3)
@@ -45,3 +48,22 @@ class MapEnv(BusEnv):
         :return: x, y, status, and problem ID + 1 on the map or 0 elsewhere
         """
         return (*super().observe(problem, state), problem + 1 if state == MAP else 0)
+
+    def _draw_buses(self, picture: Picture, problem: int) -> None:
+        super()._draw_buses(picture, problem)
+        picture.square(MAP, 0.92, "#f6e3b4", "#8a6d1f", corner=0.04)
+        picture.label(MAP, "MAP", 13, "#8a6d1f", (0.0, 0.3))
+
+    def describe_exploration(
+        self, problem_ids: np.ndarray, observations: list[np.ndarray], actions: list[np.ndarray]
+    ) -> dict[str, float]:
+        """
+        What was explored, in figures.
+
+        :param problem_ids: (P,)
+        :param observations: of each of the P exploration episodes
+        :param actions: of each of them
+        :return: as in the bus family, and ``map_visits``, the share of trials that went to the map
+        """
+        figures = super().describe_exploration(problem_ids, observations, actions)
+        return {"map_visits": float(np.mean([bool(seen[:, 3].any()) for seen in observations])), **figures}

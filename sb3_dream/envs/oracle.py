@@ -127,8 +127,10 @@ def best_return(family: Family, worlds: Sequence[World], signal: Callable[[int, 
     :param signal: what a state of a problem shows to the agent; by default the family's ``observe``
     :return: the return, undiscounted
     """
-    (*_, last) = sweeps(family, belief_graph(family, worlds, signal))
-    return float(max(last[0].max(), family.end_reward(family.max_steps)))
+    best = 0.0
+    for steps_left, action_values in enumerate(sweeps(family, belief_graph(family, worlds, signal)), start=1):
+        best = max(action_values[0].max(), family.end_reward(steps_left))
+    return float(best)
 
 
 def optimal_actions(family: Family, problem: int, instruction: int) -> list[int]:

@@ -1,0 +1,65 @@
+"""
+``make benchmark``: environment steps per second with the demo's settings on one core, updates included, and where the time
+goes.
+"""
+
+import argparse
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch as th
+
+from benchmarks.demo import ENV_ID
+from benchmarks.settings import load_settings, make_model, make_train_env
+
+
+def timed(function: Callable[..., Any], clock: dict[str, float], name: str) -> Callable[..., Any]:
+    """
+    :param function: to wrap
+    :param clock: where the seconds are added
+    :param name: under which key
+    :return: the function, which now counts its seconds
+    """
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        begin = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            clock[name] = clock.get(name, 0.0) + time.perf_counter() - begin
+
+    return wrapper
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", default=ENV_ID)
+    parser.add_argument("--n-timesteps", type=int, default=300_000)
+    args = parser.parse_args()
+
+    th.set_num_threads(1)
+    settings = load_settings(args.env)
+    env = make_train_env(args.env, settings, seed=0)
+    model = make_model(settings, env, seed=0)
+    clock: dict[str, float] = {}
+    env.step = timed(env.step, clock, "environments")  # type: ignore[method-assign]
+    for name, label in {"_sample_action": "acting", "_store_transition": "storing", "train": "learning"}.items():
+        setattr(model, name, timed(getattr(model, name), clock, label))
+    begin = time.perf_counter()
+    model.learn(args.n_timesteps)
+    seconds = time.perf_counter() - begin
+
+    print(f"{args.env}, {settings['n_envs']} environments, one thread")
+    print(f"environment steps/s, updates included   {model.num_timesteps / seconds:10,.0f}")
+    print(f"updates/s of learning                   {model._n_updates / clock['learning']:10,.0f}")
+    print(f"steps for each update                   {model.num_timesteps / model._n_updates:10,.0f}")
+    for name, spent in [*clock.items(), ("the rest (SB3's loop, callbacks)", seconds - sum(clock.values()))]:
+        print(f"{name:<40}{spent / seconds:10.0%}")
+    print(f"peak memory                             {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:8,.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""TrialEnv on families of random spaces, lengths and early ends: what the family says comes out, bit for bit."""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sb3_dream import TrialEnv
+from tests.random_families import Episode, FamilyPlan, family_plans, own_observations
+
+
+def play(env: TrialEnv, rng: np.random.Generator) -> list[tuple[Any, ...]]:
+    """One trial: (observation, action, reward, terminated, truncated, info) of each step, and the reset as a step of its
+    own with action None."""
+    observation, info = env.reset()
+    steps: list[tuple[Any, ...]] = [(observation, None, 0.0, False, False, info)]
+    terminated = False
+    while not terminated:
+        action = int(rng.integers(env.action_space.n))  # type: ignore[attr-defined]
+        observation, reward, terminated, truncated, info = env.step(action)
+        steps.append((observation, action, reward, terminated, truncated, info))
+    return steps
+
+
+def expected_steps(plan: FamilyPlan, episodes: list[Episode]) -> list[dict[str, Any]]:
+    """What a trial of these inner episodes must show at each step, worked out from the family's own log."""
+    expected = []
+    for number, episode in enumerate(episodes):
+        for t, raw in enumerate(episode.observations):
+            own = own_observations(plan.observation_space, raw)
+            one_hot = np.zeros(plan.n_actions, np.float32)
+            if t > 0:
+                one_hot[episode.actions[t - 1]] = 1
+            raw_reward = episode.rewards[t - 1] if t > 0 else 0.0
+            if number == 0 or "instruction" not in own:
+                shape = own["instruction"].shape if "instruction" in own else (1,)
+                own["instruction"] = np.zeros(shape, np.float32)
+            expected.append(
+                {
+                    "observation": {
+                        **own,
+                        "exploring": np.array([number == 0], np.float32),
+                        "episode_start": np.array([t == 0], np.float32),
+                        "episode_end": np.array([t == len(episode.observations) - 1], np.float32),
+                        "previous_action": one_hot,
+                        "previous_reward": np.array([raw_reward], np.float32),
+                    },
+                    "action": episode.actions[t - 1] if t > 0 else None,  # None: whatever the agent did, nobody saw it
+                    "reward": 0.0 if number == 0 else raw_reward,
+                    "raw_reward": raw_reward if number == 0 and t > 0 else None,
+                }
+            )
+    return expected
+
+
+@settings(max_examples=400, deadline=None)
+@given(plan=family_plans(), training=st.booleans(), n_trials=st.integers(1, 3))
+def test_a_trial_is_its_inner_episodes_bit_for_bit(plan: FamilyPlan, training: bool, n_trials: int) -> None:
+    """If one observation, action or reward were lost, changed or shifted at an inner boundary, an agent would learn from
+    trials that never happened."""
+    family = plan.family()
+    env = TrialEnv(family, plan.problem_ids, n_execution_episodes=plan.n_execution_episodes, training=training)
+    rng = np.random.default_rng(plan.seed)
+    n_inner = plan.n_execution_episodes + 1
+    for trial in range(n_trials):
+        steps = play(env, rng)
+        episodes = family.log[trial * n_inner :]
+        assert len(episodes) == n_inner
+        assert all(episode.ended for episode in episodes)
+        expected = expected_steps(plan, episodes)
+        assert len(steps) == len(expected)
+        for (observation, action, reward, terminated, truncated, info), wanted in zip(steps, expected, strict=True):
+            assert env.observation_space.contains(observation)
+            assert set(observation) == set(wanted["observation"])
+            for key, value in wanted["observation"].items():
+                got = np.asarray(observation[key])
+                assert got.dtype == value.dtype, key
+                assert got.tobytes() == value.tobytes(), key
+            assert wanted["action"] in (None, action)
+            assert reward == wanted["reward"]
+            assert info.get("raw_reward") == wanted["raw_reward"]
+            assert terminated == (wanted is expected[-1])
+            assert truncated is False
+            assert ("problem_id" in info) == training
+
+
+@settings(max_examples=200, deadline=None)
+@given(plan=family_plans())
+def test_a_trial_is_one_problem_and_its_last_info_sums_it_up(plan: FamilyPlan) -> None:
+    """A problem that changed within a trial could not be explored; wrong returns in info would be what the user reads."""
+    family = plan.family()
+    env = TrialEnv(family, plan.problem_ids, n_execution_episodes=plan.n_execution_episodes)
+    steps = play(env, np.random.default_rng(plan.seed))
+    told = [episode.options for episode in family.log]
+    assert [options["exploring"] for options in told if options] == [True] + [False] * plan.n_execution_episodes
+    for problem_id in [*(options["problem_id"] for options in told if options), *(step[-1]["problem_id"] for step in steps)]:
+        assert np.array_equal(problem_id, steps[0][-1]["problem_id"])
+    assert any(np.array_equal(steps[0][-1]["problem_id"], problem_id) for problem_id in plan.problem_ids)
+    info = steps[-1][-1]
+    explored, *executed = family.log
+    assert info["exploration_length"] == len(explored.actions)
+    assert info["execution_lengths"].tolist() == [len(episode.actions) for episode in executed]
+    np.testing.assert_allclose(info["execution_returns"], [sum(episode.rewards) for episode in executed], rtol=1e-12)
+    np.testing.assert_allclose(sum(step[2] for step in steps), info["execution_returns"].sum(), rtol=1e-9, atol=1e-12)
+    assert not any("execution_returns" in step[-1] for step in steps[:-1])
+
+
+@settings(max_examples=100, deadline=None)
+@given(plan=family_plans(), seed=st.integers(0, 2**31 - 1))
+def test_what_was_returned_stays_as_it_was(plan: FamilyPlan, seed: int) -> None:
+    """Replay buffers and loggers keep what step() returned: an array that is reused would change under them."""
+    env = TrialEnv(plan.family(), plan.problem_ids, n_execution_episodes=plan.n_execution_episodes)
+    observation, info = env.reset(seed=seed)
+    rng = np.random.default_rng(seed)
+    returned: list[tuple[Any, ...]] = []
+    terminated = False
+    for _ in range(2):
+        while not terminated:
+            returned.append((observation, {key: np.array(value) for key, value in observation.items()}))
+            observation, _, terminated, _, info = env.step(int(rng.integers(plan.n_actions)))
+        returned.append(({"returns": info["execution_returns"]}, {"returns": info["execution_returns"].copy()}))
+        observation, _ = env.reset()
+        terminated = False
+    for kept, then in returned:
+        for key, value in then.items():
+            assert np.array_equal(kept[key], value), key
