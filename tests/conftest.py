@@ -13,7 +13,7 @@ th.set_num_threads(1)
 
 
 def collect(
-    env_id: str = "MetaMap-v0", n_envs: int = 4, n_steps: int = 800, env_kwargs: dict | None = None, **kwargs
+    env_id: str = "MetaMap-v0", n_envs: int = 4, n_steps: int = 800, env_kwargs: dict | None = None, **kwargs: Any
 ) -> DREAM:
     """A model with trials in its replay buffer, whose networks are as they were made."""
     env = make_vec_env(env_id, n_envs=n_envs, seed=0, env_kwargs=env_kwargs)

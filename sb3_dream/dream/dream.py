@@ -335,8 +335,8 @@ class DREAM(OffPolicyAlgorithm):
             raise ValueError(
                 "info has no 'problem_id': DREAM learns on trials with training=True (their default on the train split)"
             ) from error
-        replay_buffer.add(self._last_original_obs, new_original_obs, buffer_action, reward, dones, infos)
-        self._last_obs, self._last_original_obs = new_obs, new_original_obs  # type: ignore[assignment]
+        replay_buffer.add(self._last_original_obs, new_original_obs, buffer_action, reward, dones, infos)  # type: ignore[arg-type]
+        self._last_obs, self._last_original_obs = new_obs, new_original_obs
         self._last_episode_starts = dones
         for env in np.flatnonzero(dones):
             self._trial_infos.append(infos[env])
