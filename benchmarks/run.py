@@ -151,6 +151,11 @@ def main() -> None:
     args = parser.parse_args()
 
     th.set_num_threads(1)
+    source = {
+        "command": "python -m benchmarks.run " + " ".join(sys.argv[1:]),
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted": bool(_git("status", "--porcelain", "--", "../sb3_dream", "*.py", "hyperparams")),
+    }
     settings = load_settings(args.env, args.algo)
     settings["env_kwargs"] = {**(settings.get("env_kwargs") or {}), **args.env_kwargs}
     total = int(args.n_timesteps or settings["n_timesteps"])
@@ -169,9 +174,7 @@ def main() -> None:
     model.learn(total, callback=CallbackList(callbacks), log_interval=1000)
 
     record = {
-        "command": "python -m benchmarks.run " + " ".join(sys.argv[1:]),
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted": bool(_git("status", "--porcelain", "--", "sb3_dream", "benchmarks/*.py", "benchmarks/hyperparams")),
+        **source,
         "settings": {key: value for key, value in settings.items() if value},
         "n_timesteps": model.num_timesteps,
         "n_updates": model._n_updates,

@@ -1,0 +1,141 @@
+"""
+``python -m benchmarks.sample_complexity``: trials until DREAM's two policies are optimal on the bandit, against the number
+of arms |A|. Writes ``benchmarks/results/dream/sample_complexity.csv`` and ``.png``.
+
+A policy counts as optimal from the first of three evaluations in a row at which it is: exploration, when the greedy Q^exp
+pulls the informative arm in every problem; execution, when the greedy return is 1 in every problem, with z from the
+exploration trajectory. Evaluations are 5 % apart.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from tqdm import tqdm
+
+from benchmarks.run import RESULTS, SplitEvaluation
+from sb3_dream import DREAM
+
+ENV_ID = "MetaBandit-v0"
+N_ENVS = 8
+STEPS_A_TRIAL = 3  # explore, between the episodes, execute
+IN_A_ROW = 3
+SETTINGS: dict[str, Any] = {
+    # one update for every 8 trials, and random behaviour throughout: what is counted is how much must be seen
+    "train_freq": STEPS_A_TRIAL,
+    "target_update_interval": N_ENVS * STEPS_A_TRIAL,
+    "learning_rate": 2e-3,
+    "learning_starts": 0,
+    "exploration_initial_eps": 1.0,
+    "exploration_final_eps": 1.0,
+    "policy_kwargs": {"encoder_weight_decay": 0.0, "decoder_weight_decay": 0.0},
+}
+
+
+class UntilOptimal(BaseCallback):
+    """
+    Stop when both policies have been optimal three evaluations in a row.
+
+    :param evaluation: of all problems
+    """
+
+    def __init__(self, evaluation: SplitEvaluation):
+        super().__init__()
+        self.evaluation = evaluation
+        self.streaks: dict[str, list[int]] = {"exploration": [], "execution": []}
+        self._next = 8.0
+
+    def _on_step(self) -> bool:
+        return not all(len(streak) >= IN_A_ROW for streak in self.streaks.values())
+
+    def _on_rollout_start(self) -> None:
+        trials = self.num_timesteps // STEPS_A_TRIAL
+        if trials < self._next or not self._on_step():
+            return
+        self._next = max(trials + N_ENVS, trials * 1.05)
+        figures = self.evaluation(self.model)
+        optimal = {
+            "exploration": figures["test/informative_pulls"] == 1.0,
+            "execution": figures["test/return"] == 1.0,
+        }
+        for phase, streak in self.streaks.items():
+            if len(streak) < IN_A_ROW:
+                self.streaks[phase] = [*streak, trials] if optimal[phase] else []
+
+
+def count_trials(n_arms: int, seed: int, max_trials: int) -> dict[str, Any]:
+    """
+    :param n_arms: |A|
+    :param seed: of everything
+    :param max_trials: where to give up
+    :return: one row of the table; a policy that was never optimal has nothing in its column
+    """
+    env = make_vec_env(ENV_ID, n_envs=N_ENVS, seed=seed, env_kwargs={"n_arms": n_arms})
+    model = DREAM("MlpPolicy", env, seed=seed, device="cpu", **SETTINGS)
+    callback = UntilOptimal(SplitEvaluation(ENV_ID, "test", {"n_arms": n_arms}))
+    model.learn(max_trials * STEPS_A_TRIAL, callback=callback)
+    firsts = {f"{phase}_trials": streak[0] if len(streak) == IN_A_ROW else None for phase, streak in callback.streaks.items()}
+    return {"n_arms": n_arms, "seed": seed, **firsts, "trials_run": model.num_timesteps // STEPS_A_TRIAL}
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> dict[str, float]:
+    """
+    :param rows: of the table
+    :param path: of the picture
+    :return: for each policy the slope of log(trials) against log(|A|), fitted to all runs
+    """
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6.4, 4.4))
+    slopes = {}
+    for phase, colour in {"exploration": "tab:blue", "execution": "tab:orange"}.items():
+        points = np.array([(row["n_arms"], row[f"{phase}_trials"]) for row in rows if row[f"{phase}_trials"] is not None])
+        slope, intercept = np.polyfit(*np.log(points.astype(float)).T, 1)
+        slopes[phase] = float(slope)
+        arms = np.unique(points[:, 0])
+        axes.scatter(*points.T, s=14, alpha=0.5, color=colour)
+        axes.plot(arms, np.exp(intercept) * arms**slope, color=colour, label=f"{phase}: trials ∝ |A|^{slope:.2f}")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xlabel("number of arms |A|")
+    axes.set_ylabel("trials until the greedy policy is optimal")
+    axes.set_title(f"DREAM on {ENV_ID}, {len({row['seed'] for row in rows})} seeds")
+    axes.grid(True, which="both", alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    return slopes
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n-arms", type=int, nargs="+", default=[2, 4, 8, 16, 32, 64, 128])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    parser.add_argument("--max-trials", type=int, default=200_000)
+    parser.add_argument("--folder", type=Path, default=RESULTS / "dream")
+    args = parser.parse_args()
+
+    th.set_num_threads(1)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    path = args.folder / "sample_complexity.csv"
+    rows: list[dict[str, Any]] = []
+    for n_arms, seed in tqdm([(n_arms, seed) for n_arms in args.n_arms for seed in args.seeds]):
+        rows.append(count_trials(n_arms, seed, args.max_trials))
+        with path.open("w", newline="", encoding="utf8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    for phase, slope in plot(rows, path.with_suffix(".png")).items():
+        print(f"{phase}: trials grow as |A|^{slope:.2f}")
+
+
+if __name__ == "__main__":
+    main()
