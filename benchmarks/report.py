@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
 
 import sb3_dream  # noqa: F401  (registers the ids)
 from benchmarks.run import RESULTS
@@ -62,10 +62,8 @@ def plot(all_runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
     :param all_runs: of each environment
     :param path: of the picture
     """
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, len(all_runs), figsize=(3.4 * len(all_runs), 5.6), squeeze=False, sharey="col")
+    figure = Figure(figsize=(3.4 * len(all_runs), 5.6))
+    axes = figure.subplots(2, len(all_runs), squeeze=False, sharey="col")
     for column, (name, runs) in enumerate(all_runs.items()):
         family: Any = gym.make(name.split("-v0")[0] + "-v0", **(runs[0]["settings"].get("env_kwargs") or {})).unwrapped.env  # type: ignore[attr-defined]
         for row, (key, label, scale) in enumerate(

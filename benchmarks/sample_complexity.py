@@ -12,9 +12,9 @@ import csv
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch as th
+from matplotlib.figure import Figure
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from tqdm import tqdm
@@ -90,10 +90,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> dict[str, float]:
     :param path: of the picture
     :return: for each policy the slope of log(trials) against log(|A|), fitted to all runs
     """
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6.4, 4.4))
+    figure = Figure(figsize=(6.4, 4.4))
+    axes = figure.subplots()
     slopes = {}
     for phase, colour in {"exploration": "tab:blue", "execution": "tab:orange"}.items():
         points = np.array([(row["n_arms"], row[f"{phase}_trials"]) for row in rows if row[f"{phase}_trials"] is not None])

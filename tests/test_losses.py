@@ -9,7 +9,7 @@ from torch import nn
 
 from sb3_dream import DREAM, EpisodeBatch, TrialBatch
 from sb3_dream.common.networks import DuelingHead
-from sb3_dream.dream.dream import Losses, last_prefix
+from sb3_dream.dream.losses import Losses, last_prefix, td_loss
 from tests.conftest import collect
 
 NETWORKS = {"φ": "explorer", "θ": "executor", "ψ": "problem_encoder", "ω": "trajectory_decoder"}
@@ -199,14 +199,14 @@ def test_a_batch_gives_the_losses_of_its_trials_one_by_one(model: DREAM, batch: 
         assert getattr(together, field.name).item() == pytest.approx(expected, rel=1e-4), field.name
 
 
-def test_double_q_takes_the_online_argmax_and_the_targets_value(model: DREAM) -> None:
+def test_double_q_takes_the_online_argmax_and_the_targets_value() -> None:
     """Lines 16-19. The target's own maximum would overestimate."""
     episodes = EpisodeBatch({}, th.tensor([[0], [1]]), th.zeros(2, 1), th.tensor([2]))
     online = th.tensor([[[0.0, 0.0]], [[5.0, 1.0]], [[9.0, 9.0]]])
     target = th.tensor([[[7.0, 7.0]], [[2.0, 8.0]], [[9.0, 9.0]]])
     # step 0: target 0.99 · target[1][argmax online[1] = 0] = 1.98, value online[0][0] = 0; step 1 ends: 0, value 1
     expected = (1.98**2 + 1.0**2) / 2
-    assert model._td_loss(episodes, episodes.rewards, online, target).item() == pytest.approx(expected)
+    assert td_loss(episodes, episodes.rewards, online, target, gamma=0.99).item() == pytest.approx(expected)
 
 
 def test_no_bootstrapping_past_the_end_of_an_inner_episode() -> None:

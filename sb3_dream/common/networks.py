@@ -8,8 +8,8 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_mlp
 from torch import nn
 
-#: Hidden and cell state of an LSTM, each (n_layers, B, hidden).
-LSTMState = tuple[th.Tensor, th.Tensor]
+#: Hidden and cell state of an LSTM, each (n_layers, B, hidden), and the peak of its output so far, (1, B, hidden).
+Memory = tuple[th.Tensor, th.Tensor, th.Tensor]
 
 
 @dataclass(frozen=True)
@@ -49,35 +49,57 @@ class Steps:
 
 class SequenceEncoder(nn.Module):
     """
-    Features of every step, and an LSTM over them. The output of step t has seen the steps up to t, and the step's own
-    features are passed on beside the LSTM's output.
+    Features of every step, an LSTM over them, and the peak of each of its outputs so far (AMRL-Max, Beck et al. 2020). The
+    output of step t has seen the steps up to t.
 
     :param features_extractor: from the observation of one step to features
     :param lstm_hidden_size: width of the LSTM; 0 leaves it out, so that a step sees itself only
     :param n_lstm_layers: its layers
+    :param peaks_only: pass on nothing but the peaks. They do not depend on how much came between or in which order, so what
+        is learned from single findings holds for several together
     """
 
-    def __init__(self, features_extractor: BaseFeaturesExtractor, lstm_hidden_size: int, n_lstm_layers: int):
+    def __init__(
+        self,
+        features_extractor: BaseFeaturesExtractor,
+        lstm_hidden_size: int,
+        n_lstm_layers: int,
+        peaks_only: bool = False,
+    ):
         super().__init__()
         self.features_extractor = features_extractor
-        self.lstm: nn.LSTM | None = None
-        if lstm_hidden_size > 0:
-            self.lstm = nn.LSTM(int(features_extractor.features_dim), lstm_hidden_size, num_layers=n_lstm_layers)
-        self.state_shape = (n_lstm_layers, lstm_hidden_size)
-        self.output_dim = int(features_extractor.features_dim) + lstm_hidden_size
+        self.peaks_only = peaks_only
+        features_dim = int(features_extractor.features_dim)
+        self.lstm = nn.LSTM(features_dim, lstm_hidden_size, num_layers=n_lstm_layers) if lstm_hidden_size > 0 else None
+        self.output_dim = lstm_hidden_size if peaks_only else features_dim + 2 * lstm_hidden_size
+        #: layers and width of hidden state, cell state and peak
+        self.memory_shapes = ((n_lstm_layers, lstm_hidden_size), (n_lstm_layers, lstm_hidden_size), (1, lstm_hidden_size))
 
-    def forward(self, steps: Steps, state: LSTMState | None = None) -> tuple[th.Tensor, LSTMState]:
+    def initial_memory(self, n_batch: int, device: th.device) -> Memory:
+        """
+        :param n_batch: B
+        :param device: where
+        :return: the memory before the first step, all zeros
+        """
+        hidden, cell, peak = (th.zeros(layers, n_batch, width, device=device) for layers, width in self.memory_shapes)
+        return hidden, cell, peak
+
+    def forward(self, steps: Steps, memory: Memory | None = None) -> tuple[th.Tensor, Memory]:
         """
         :param steps: the sequences
-        :param state: the LSTM's state before the first step; zeros by default
-        :return: (n, output_dim), and the state after the last step
+        :param memory: before the first step; zeros by default
+        :return: (n, output_dim), and the memory after the last step
         """
         features = self.features_extractor(steps.inputs)
+        hidden, cell, peak = memory or self.initial_memory(steps.shape[1], features.device)
         if self.lstm is None:
-            empty = features.new_zeros((self.state_shape[0], steps.shape[1], 0))
-            return features, state or (empty, empty)
-        memory, state = self.lstm(steps.pad(features), state)
-        return th.cat([features, steps.pack(memory)], dim=-1), state
+            return features, (hidden, cell, peak)
+        outputs, (hidden, cell) = self.lstm(steps.pad(features), (hidden, cell))
+        peaks = th.maximum(outputs.cummax(dim=0).values, peak)
+        memory = (hidden, cell, peaks[-1:])
+        if self.peaks_only:
+            return steps.pack(peaks), memory
+        return th.cat([features, steps.pack(outputs), steps.pack(peaks)], dim=-1), memory
 
 
 class DuelingHead(nn.Module):
@@ -131,24 +153,28 @@ class RecurrentQNetwork(nn.Module):
         self.head = DuelingHead(encoder.output_dim + context_dim, n_actions, net_arch, activation_fn)
 
     def forward(
-        self, steps: Steps, contexts: Sequence[th.Tensor] = (), state: LSTMState | None = None
-    ) -> tuple[tuple[th.Tensor, ...], LSTMState]:
+        self, steps: Steps, contexts: Sequence[th.Tensor] = (), memory: Memory | None = None
+    ) -> tuple[tuple[th.Tensor, ...], Memory]:
         """
         :param steps: the sequences
         :param contexts: each (n, context_dim). The sequences are encoded once for all of them
-        :param state: the LSTM's state before the first step
-        :return: Q-values (T, B, n_actions) for each context (or once, without), and the state after the last step
+        :param memory: before the first step
+        :return: Q-values (T, B, n_actions) for each context (or once, without), and the memory after the last step
         """
-        encoded, state = self.encoder(steps, state)
+        encoded, memory = self.encoder(steps, memory)
         if not contexts:
-            return (steps.pad(self.head(encoded)),), state
+            return (steps.pad(self.head(encoded)),), memory
         inputs = th.cat([th.cat([encoded, context], dim=-1) for context in contexts])
-        return tuple(steps.pad(q_values) for q_values in self.head(inputs).chunk(len(contexts))), state
+        return tuple(steps.pad(q_values) for q_values in self.head(inputs).chunk(len(contexts))), memory
 
 
 class TrajectoryDecoder(nn.Module):
     """
     g_ω: after each step of an exploration trajectory, the guess of z.
+
+    From an LSTM's last output alone the decoder has to learn every combination and order of findings anew. From the peaks
+    of its outputs (``peaks_only``) it gets combinations that it has hardly seen, and with them exploration gets paid for
+    the next finding: on the distracting bus that is the difference between stopping at two buses (0.70) and the optimum.
 
     :param encoder: encodes the trajectory so far
     :param embedding_dim: dimension of z
@@ -161,15 +187,15 @@ class TrajectoryDecoder(nn.Module):
         self.encoder = encoder
         self.head = nn.Sequential(*create_mlp(encoder.output_dim, embedding_dim, list(net_arch), activation_fn))
 
-    def forward(self, steps: Steps, state: LSTMState | None = None) -> tuple[th.Tensor, LSTMState]:
+    def forward(self, steps: Steps, memory: Memory | None = None) -> tuple[th.Tensor, Memory]:
         """
         :param steps: the trajectories
-        :param state: the LSTM's state before the first step
+        :param memory: before the first step
         :return: guesses (T, B, embedding_dim): row t is g(τ_:t), which has seen observations 0 to t (row 0: no action
-            yet, the empty prefix); and the state after the last step
+            yet, the empty prefix); and the memory after the last step
         """
-        encoded, state = self.encoder(steps, state)
-        return steps.pad(self.head(encoded)), state
+        encoded, memory = self.encoder(steps, memory)
+        return steps.pad(self.head(encoded)), memory
 
 
 class ProblemEncoder(nn.Module):

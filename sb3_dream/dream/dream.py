@@ -1,7 +1,7 @@
 """DREAM: decoupled exploration and execution for meta-reinforcement learning (Liu et al., ICML 2021)."""
 
 from collections import deque
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -13,42 +13,12 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name, obs_as_tensor, polyak_update, safe_mean
 
-from sb3_dream.common.buffers import EpisodeBatch, TrialBatch, TrialReplayBuffer
+from sb3_dream.common.buffers import TrialBatch, TrialReplayBuffer
 from sb3_dream.common.trial import TRIAL_KEYS
+from sb3_dream.dream.losses import Losses, last_prefix, masked_mean, td_loss
 from sb3_dream.dream.policies import ActingState, CnnPolicy, DREAMPolicy, MlpPolicy, MultiInputPolicy
 
 SelfDREAM = TypeVar("SelfDREAM", bound="DREAM")
-
-
-@dataclass(frozen=True)
-class Losses:
-    """
-    The losses of one update, and beside each the parameters that it moves. ``problem_norm`` and what follows only report.
-    """
-
-    exploration_td: th.Tensor  # φ
-    execution_td_trajectory: th.Tensor  # θ, ω
-    execution_td_problem: th.Tensor  # θ, ψ
-    bottleneck: th.Tensor  # ψ
-    decoder: th.Tensor  # ω
-    problem_norm: th.Tensor  # mean ‖f(μ)‖²
-    decoder_distance_start: th.Tensor  # mean ‖f(μ) − g(∅)‖²
-    decoder_distance_end: th.Tensor  # mean ‖f(μ) − g(τ)‖²
-    exploration_reward: th.Tensor  # mean Σ_t r_t of an exploration episode
-
-    @property
-    def total(self) -> th.Tensor:
-        """Their sum. Each network has its own gradients, so one step on the sum is a step on each."""
-        return self.exploration_td + self.execution_td_trajectory + self.execution_td_problem + self.bottleneck + self.decoder
-
-
-def masked_mean(values: th.Tensor, mask: th.Tensor) -> th.Tensor:
-    """
-    :param values: (T, B)
-    :param mask: (T, B), 0 for padding
-    :return: the mean over what is not padding
-    """
-    return (values * mask).sum() / mask.sum()
 
 
 def check_range(low: float, high: float, **arguments: float | None) -> None:
@@ -62,15 +32,6 @@ def check_range(low: float, high: float, **arguments: float | None) -> None:
         if value is not None and not (low <= value <= high and np.isfinite(value)):
             wanted = f"between {low:g} and {high:g}" if np.isfinite(high) else f"at least {low:g}"
             raise ValueError(f"{name} must be {wanted}, got {value}")
-
-
-def last_prefix(values: th.Tensor, episodes: EpisodeBatch) -> th.Tensor:
-    """
-    :param values: (T + 1, B, ...), one for every prefix
-    :param episodes: the episodes, of ``lengths`` (B,)
-    :return: (B, ...), the one for the whole episode
-    """
-    return values[episodes.lengths, th.arange(len(episodes.lengths), device=values.device)]
 
 
 class DREAM(OffPolicyAlgorithm):
@@ -388,7 +349,7 @@ class DREAM(OffPolicyAlgorithm):
         (q_explore,), _ = policy.explorer(explore_steps)
         with th.no_grad():
             (q_explore_target,), _ = policy.explorer_target(explore_steps)
-        exploration_td = self._td_loss(explored, reward, q_explore, q_explore_target)
+        exploration_td = td_loss(explored, reward, q_explore, q_explore_target, self.gamma)
 
         # execution: z from the trajectory and z from the problem ID, in one pass
         # (an episode's last observation has no action to value)
@@ -406,8 +367,8 @@ class DREAM(OffPolicyAlgorithm):
         mask = explored.mask
         return Losses(
             exploration_td=exploration_td,
-            execution_td_trajectory=self._td_loss(executed, executed.rewards, q_trajectory, q_trajectory_target),
-            execution_td_problem=self._td_loss(executed, executed.rewards, q_problem, q_problem_target),
+            execution_td_trajectory=td_loss(executed, executed.rewards, q_trajectory, q_trajectory_target, self.gamma),
+            execution_td_problem=td_loss(executed, executed.rewards, q_problem, q_problem_target, self.gamma),
             bottleneck=bottleneck,
             decoder=decoder,
             problem_norm=squared_norm.mean(),
@@ -415,25 +376,6 @@ class DREAM(OffPolicyAlgorithm):
             decoder_distance_end=last_prefix(settled, explored).mean(),
             exploration_reward=(reward * mask).sum() / mask.shape[1],
         )
-
-    def _td_loss(
-        self, episodes: EpisodeBatch, rewards: th.Tensor, q_values: th.Tensor, target_q_values: th.Tensor
-    ) -> th.Tensor:
-        """
-        Double-Q TD error, squared: the next action is the online network's, its value the target's.
-
-        :param episodes: for actions, ends and the mask
-        :param rewards: (T, B)
-        :param q_values: (T + 1, B, n_actions), online
-        :param target_q_values: the same of the target network, without gradient
-        :return: the mean over all transitions
-        """
-        with th.no_grad():
-            next_actions = q_values[1:].argmax(dim=-1, keepdim=True)
-            next_values = target_q_values[1:].gather(-1, next_actions).squeeze(-1)
-            targets = rewards + self.gamma * (1 - episodes.dones) * next_values
-        values = q_values[:-1].gather(-1, episodes.actions.unsqueeze(-1)).squeeze(-1)
-        return masked_mean((values - targets).pow(2), episodes.mask)
 
     def _on_step(self) -> None:
         self._n_calls += 1

@@ -12,7 +12,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
-from sb3_dream.common.networks import ProblemEncoder, RecurrentQNetwork, SequenceEncoder, Steps, TrajectoryDecoder
+from sb3_dream.common.networks import Memory, ProblemEncoder, RecurrentQNetwork, SequenceEncoder, Steps, TrajectoryDecoder
 from sb3_dream.common.trial import TRIAL_KEYS
 
 #: What only frames the sequence, or comes beside it.
@@ -20,15 +20,24 @@ _NOT_IN_SEQUENCE = frozenset({"instruction", "exploring", "episode_start", "epis
 
 
 class ActingState(NamedTuple):
-    """What DREAM remembers while it acts on B trials: three LSTMs and the guess of z so far."""
+    """What DREAM remembers while it acts on B trials: what three networks do, and the guess of z so far."""
 
-    explorer_hidden: th.Tensor  # (n_layers, B, hidden), and so the next five
+    explorer_hidden: th.Tensor  # (n_layers, B, hidden)
     explorer_cell: th.Tensor
+    explorer_peak: th.Tensor  # (1, B, hidden)
     decoder_hidden: th.Tensor
     decoder_cell: th.Tensor
+    decoder_peak: th.Tensor
     executor_hidden: th.Tensor
     executor_cell: th.Tensor
+    executor_peak: th.Tensor
     z: th.Tensor  # (1, B, embedding_dim): g(τ^exp) so far
+
+
+def _forget(memory: Memory, kept: th.Tensor) -> Memory:
+    """The memory where ``kept`` (1, B, 1) is 1, and zeros where it is 0."""
+    hidden, cell, peak = memory
+    return hidden * kept, cell * kept, peak * kept
 
 
 class DREAMPolicy(BasePolicy):
@@ -54,7 +63,7 @@ class DREAMPolicy(BasePolicy):
     :param normalize_images: divide images by 255
     :param optimizer_class: AdamW decays weights apart from the gradient; any torch optimizer
     :param optimizer_kwargs: its arguments
-    :raises ValueError: if the observation space is not that of a trial
+    :raises ValueError: if the observation space is not that of a trial, or there is no LSTM
     """
 
     def __init__(
@@ -71,7 +80,7 @@ class DREAMPolicy(BasePolicy):
         n_lstm_layers: int = 1,
         enable_execution_lstm: bool = True,
         encoder_weight_decay: float = 0.05,
-        decoder_weight_decay: float = 0.3,
+        decoder_weight_decay: float = 0.1,
         features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor,
         features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
@@ -92,6 +101,8 @@ class DREAMPolicy(BasePolicy):
         )
         if not isinstance(observation_space, spaces.Dict) or not set(TRIAL_KEYS) <= set(observation_space.spaces):
             raise ValueError(f"DREAM's policy needs the observation space of a TrialEnv, got {observation_space}")
+        if lstm_hidden_size < 1:
+            raise ValueError(f"lstm_hidden_size must be at least 1, got {lstm_hidden_size}")
         self.problem_space = problem_space
         self.net_arch = [128, 64] if net_arch is None else net_arch
         self.activation_fn = activation_fn
@@ -124,7 +135,8 @@ class DREAMPolicy(BasePolicy):
             self.problem_space, self.embedding_dim, self.problem_hidden_dim, self.activation_fn
         )
         #: g (ω)
-        self.trajectory_decoder = TrajectoryDecoder(self._make_encoder(self.lstm_hidden_size), self.embedding_dim, *head)
+        decoder_encoder = self._make_encoder(self.lstm_hidden_size, peaks_only=True)
+        self.trajectory_decoder = TrajectoryDecoder(decoder_encoder, self.embedding_dim, *head)
         self.explorer_target = self._make_target(self.explorer)
         self.executor_target = self._make_target(self.executor)
         self.problem_encoder_target = self._make_target(self.problem_encoder)
@@ -136,9 +148,9 @@ class DREAMPolicy(BasePolicy):
         ]
         self.optimizer = self.optimizer_class(groups, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
-    def _make_encoder(self, lstm_hidden_size: int) -> SequenceEncoder:
+    def _make_encoder(self, lstm_hidden_size: int, peaks_only: bool = False) -> SequenceEncoder:
         extractor = self.features_extractor_class(self._sequence_space, **self.features_extractor_kwargs)
-        return SequenceEncoder(extractor, lstm_hidden_size, self.n_lstm_layers)
+        return SequenceEncoder(extractor, lstm_hidden_size, self.n_lstm_layers, peaks_only)
 
     @staticmethod
     def _make_target(network: nn.Module) -> nn.Module:
@@ -188,9 +200,9 @@ class DREAMPolicy(BasePolicy):
         :param n_envs: number B of trials side by side
         :return: the state before the first step, all zeros
         """
-        shapes = [net.encoder.state_shape for net in (self.explorer, self.trajectory_decoder, self.executor)]
-        parts = [(layers, n_envs, hidden) for layers, hidden in shapes for _ in range(2)]
-        return ActingState(*(th.zeros(shape, device=self.device) for shape in [*parts, (1, n_envs, self.embedding_dim)]))
+        networks = (self.explorer, self.trajectory_decoder, self.executor)
+        memories = [part for network in networks for part in network.encoder.initial_memory(n_envs, self.device)]
+        return ActingState(*memories, z=th.zeros(1, n_envs, self.embedding_dim, device=self.device))  # type: ignore[misc]
 
     def act(
         self, observation: dict[str, th.Tensor], state: ActingState, z: th.Tensor | None = None
@@ -207,21 +219,21 @@ class DREAMPolicy(BasePolicy):
         # > 0 is right for raw flags and, as their mean lies between 0 and 1, for normalised ones
         exploring = observation["exploring"].flatten() > 0
         start = observation["episode_start"].flatten() > 0
-        explorer, decoder, executor = state[0:2], state[2:4], state[4:6]
+        explorer, decoder, executor = state[0:3], state[3:6], state[6:9]
         sequence = {key: value.unsqueeze(0) for key, value in observation.items()}
         steps = self.steps(sequence)
         q_values = observation["instruction"].new_empty(0)
         guess = state.z
         if some_explore := bool(exploring.any()):
             kept = (~(start & exploring)).float().view(1, -1, 1)
-            (q_explore,), explorer = self.explorer(steps, state=(explorer[0] * kept, explorer[1] * kept))
-            g, decoder = self.trajectory_decoder(steps, (decoder[0] * kept, decoder[1] * kept))
+            (q_explore,), explorer = self.explorer(steps, memory=_forget(explorer, kept))
+            g, decoder = self.trajectory_decoder(steps, _forget(decoder, kept))
             guess = th.where(exploring.view(1, -1, 1), g, guess)
             q_values = q_explore[0]
         if not bool(exploring.all()):
             kept = (~start).float().view(1, -1, 1)
             context = self.context(steps, sequence, guess[0] if z is None else z)
-            (q_execute,), executor = self.executor(steps, [context], (executor[0] * kept, executor[1] * kept))
+            (q_execute,), executor = self.executor(steps, [context], _forget(executor, kept))
             q_values = th.where(exploring.view(-1, 1), q_values, q_execute[0]) if some_explore else q_execute[0]
         return q_values, ActingState(*explorer, *decoder, *executor, guess)
 
