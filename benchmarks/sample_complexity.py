@@ -94,12 +94,14 @@ def plot(rows: list[dict[str, Any]], path: Path) -> dict[str, float]:
     axes = figure.subplots()
     slopes = {}
     for phase, colour in {"exploration": "tab:blue", "execution": "tab:orange"}.items():
-        points = np.array([(row["n_arms"], row[f"{phase}_trials"]) for row in rows if row[f"{phase}_trials"] is not None])
-        slope, intercept = np.polyfit(*np.log(points.astype(float)).T, 1)
+        runs = [row for row in rows if row[f"{phase}_trials"] is not None]
+        arms = np.array([row["n_arms"] for row in runs], dtype=float)
+        trials = np.array([row[f"{phase}_trials"] for row in runs], dtype=float)
+        slope, intercept = np.polyfit(np.log(arms), np.log(trials), 1)
         slopes[phase] = float(slope)
-        arms = np.unique(points[:, 0])
-        axes.scatter(*points.T, s=14, alpha=0.5, color=colour)
-        axes.plot(arms, np.exp(intercept) * arms**slope, color=colour, label=f"{phase}: trials ∝ |A|^{slope:.2f}")
+        axes.scatter(arms, trials, s=14, alpha=0.5, color=colour)
+        ends = np.array([arms.min(), arms.max()])
+        axes.plot(ends, np.exp(intercept) * ends**slope, color=colour, label=f"{phase}: trials ∝ |A|^{slope:.2f}")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xlabel("number of arms |A|")
