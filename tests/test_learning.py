@@ -7,6 +7,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_dream import DREAM, TrialEnv, evaluate_problems
@@ -35,7 +36,11 @@ def test_dream_learns_to_explore_and_to_use_what_it_has_seen() -> None:
 )
 @pytest.mark.parametrize(
     "observation_space",
-    [*FLAT_SPACES, spaces.Dict({"a": spaces.Discrete(3), "b": spaces.Box(-1.0, 1.0, (2, 2), np.float32)})],
+    [
+        *(space for space in FLAT_SPACES if not is_image_space(space)),
+        spaces.Box(0, 255, (36, 36, 1), np.uint8),
+        spaces.Dict({"a": spaces.Discrete(3), "b": spaces.Box(-1.0, 1.0, (2, 2), np.float32)}),
+    ],
     ids=str,
 )
 def test_every_kind_of_family_and_problem_can_be_learned_on(

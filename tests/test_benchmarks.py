@@ -1,0 +1,95 @@
+"""The commands under benchmarks/ run, and write what they say."""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from PIL import Image
+
+from benchmarks import demo, report, run, sample_complexity, throughput
+from benchmarks.settings import HYPERPARAMS, load_settings, make_model, make_train_env
+from sb3_dream import DREAM
+
+
+def call(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
+    """As from the command line."""
+    monkeypatch.setattr(sys, "argv", ["benchmark", *map(str, arguments)])
+    module.main()
+
+
+@pytest.mark.parametrize("env_id", sorted(yaml.safe_load((HYPERPARAMS / "dream.yml").read_text(encoding="utf8"))))
+def test_committed_settings_make_a_model(env_id: str) -> None:
+    """A typing error in dream.yml would show only after somebody has started a long run."""
+    settings = load_settings(env_id)
+    model = make_model(settings, make_train_env(env_id, {**settings, "n_envs": 2}, seed=0), seed=0)
+    assert model.lr_schedule(1.0) == pytest.approx(0.005)
+    assert model.lr_schedule(0.5) == pytest.approx(0.0025)
+    assert model.policy.trajectory_decoder.head[-1].out_features == model.policy.embedding_dim
+
+
+def test_unknown_settings_are_named() -> None:
+    """Otherwise a KeyError from the depths."""
+    with pytest.raises(ValueError, match=r"no settings for 'MetaChess-v0', only for \['MetaBandit-v0'"):
+        load_settings("MetaChess-v0")
+    with pytest.raises(ValueError, match=r"algo must be one of \['dream'\], got 'dreem'"):
+        load_settings("MetaMap-v0", "dreem")
+
+
+def test_a_run_and_its_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A result that cannot be traced to command, commit and seed is none."""
+    folder = tmp_path / "MetaBandit-v0-n_arms=4"
+    arguments = ["--env", "MetaBandit-v0", "--env-kwargs", '{"n_arms": 4}', "--n-timesteps", "4000", "--n-evaluations", "4"]
+    for seed in (0, 1):
+        call(run, monkeypatch, *arguments, "--seed", str(seed), "--folder", folder)
+    record = json.loads((folder / "seed_1.json").read_text(encoding="utf8"))
+    assert "--seed 1" in record["command"]
+    assert {"commit", "settings", "versions", "seconds", "n_updates"} <= set(record)
+    assert record["optimum"] == {"test": 1.0}
+    runs = report.read_runs(folder)
+    assert [len(each["curve"]) for each in runs] == [4, 4]
+    assert runs[1]["curve"][-1]["timesteps"] == record["n_timesteps"] >= 4000
+    capsys.readouterr()
+    call(report, monkeypatch, "--folder", tmp_path)
+    assert "| MetaBandit-v0-n_arms=4 | test | 2 |" in capsys.readouterr().out
+    assert (tmp_path / "table.md").exists()
+    assert Image.open(tmp_path / "curves.png").width > 300
+
+
+def test_report_without_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It says what to do first."""
+    with pytest.raises(SystemExit, match="No finished run"):
+        call(report, monkeypatch, "--folder", tmp_path)
+
+
+def test_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first thing that a newcomer runs: return beside optimum and no-exploration best, a model that loads, a picture."""
+    call(demo, monkeypatch, "--n-timesteps", "12000", "--folder", tmp_path)
+    printed = capsys.readouterr().out
+    assert "all 523 unseen problems" in printed
+    assert "exact optimum, problem known   0.800" in printed
+    assert "best without exploring         0.300" in printed
+    DREAM.load(tmp_path / "dream_distracting_bus.zip", device="cpu")
+    picture = Image.open(tmp_path / "trial.gif")
+    assert getattr(picture, "n_frames", 1) >= 3
+
+
+def test_throughput(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`make benchmark` says how fast it is and where the time goes."""
+    call(throughput, monkeypatch, "--n-timesteps", "15000")
+    printed = capsys.readouterr().out
+    for line in ("environment steps/s", "learning", "environments", "acting", "storing", "peak memory"):
+        assert line in printed
+
+
+def test_sample_complexity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both policies become optimal on the smallest bandits, and the slopes are printed and drawn."""
+    arguments = ["--n-arms", "2", "4", "--seeds", "0", "--max-trials", "4000", "--folder", tmp_path]
+    call(sample_complexity, monkeypatch, *arguments)
+    assert "exploration: trials grow as |A|^" in capsys.readouterr().out
+    rows = (tmp_path / "sample_complexity.csv").read_text(encoding="utf8").splitlines()
+    assert len(rows) == 3
+    assert all(cell for row in rows for cell in row.split(","))
+    assert (tmp_path / "sample_complexity.png").exists()
