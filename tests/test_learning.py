@@ -1,5 +1,6 @@
 """The whole thing learns."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_every_kind_of_family_and_problem_can_be_learned_on(
     problem_space.seed(0)
     problem_ids: list[Any] = [problem_space.sample() for _ in range(3)]
     envs = [RandomFamily(observation_space, 3, problem_space, 4, seed) for seed in range(2)]
-    env = DummyVecEnv([lambda family=family: TrialEnv(family, problem_ids, n_execution_episodes=2) for family in envs])
+    env = DummyVecEnv([partial(TrialEnv, family, problem_ids, n_execution_episodes=2) for family in envs])
     model = DREAM("MultiInputPolicy", env, seed=0, learning_starts=60, train_freq=10, batch_size=4, device="cpu")
     before = {name: value.clone() for name, value in model.policy.named_parameters()}
     model.learn(200)
