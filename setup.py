@@ -39,6 +39,7 @@ setup(
             "black>=26.1,<27",
             "mypy>=2.0,<3",
             "types-PyYAML",
+            "types-tqdm",
             "sb3-contrib>=2.9,<3",
             "tensorboard",
         ],

@@ -27,13 +27,15 @@ N_ENVS = 8
 STEPS_A_TRIAL = 3  # explore, between the episodes, execute
 IN_A_ROW = 3
 SETTINGS: dict[str, Any] = {
-    # one update for every 8 trials, and random behaviour throughout: what is counted is how much must be seen
+    # one update for every 8 trials; execution behaves at random throughout, exploration for 30 % of the trials
     "train_freq": STEPS_A_TRIAL,
     "target_update_interval": N_ENVS * STEPS_A_TRIAL,
     "learning_rate": 2e-3,
     "learning_starts": 0,
     "exploration_initial_eps": 1.0,
     "exploration_final_eps": 1.0,
+    "explorer_final_eps": 0.3,
+    "explorer_fraction": 1e-6,
     "policy_kwargs": {"encoder_weight_decay": 0.0, "decoder_weight_decay": 0.0},
 }
 

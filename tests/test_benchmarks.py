@@ -25,8 +25,8 @@ def test_committed_settings_make_a_model(env_id: str) -> None:
     """A typing error in dream.yml would show only after somebody has started a long run."""
     settings = load_settings(env_id)
     model = make_model(settings, make_train_env(env_id, {**settings, "n_envs": 2}, seed=0), seed=0)
-    assert model.lr_schedule(1.0) == pytest.approx(0.005)
-    assert model.lr_schedule(0.5) == pytest.approx(0.0025)
+    assert model.lr_schedule(1.0) == pytest.approx(float(settings["learning_rate"].removeprefix("lin_")))
+    assert model.lr_schedule(0.5) == pytest.approx(model.lr_schedule(1.0) / 2)
     assert model.policy.trajectory_decoder.head[-1].out_features == model.policy.embedding_dim
 
 
@@ -86,8 +86,8 @@ def test_throughput(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 def test_sample_complexity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Both policies become optimal on the smallest bandits, and the slopes are printed and drawn."""
-    arguments = ["--n-arms", "2", "4", "--seeds", "0", "--max-trials", "4000", "--folder", tmp_path]
-    call(sample_complexity, monkeypatch, *arguments)
+    arguments = ["--n-arms", "2", "4", "--seeds", "0", "--max-trials", "4000"]
+    call(sample_complexity, monkeypatch, *arguments, "--folder", tmp_path)
     assert "exploration: trials grow as |A|^" in capsys.readouterr().out
     rows = (tmp_path / "sample_complexity.csv").read_text(encoding="utf8").splitlines()
     assert len(rows) == 3
