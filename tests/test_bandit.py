@@ -31,9 +31,9 @@ def test_spaces_and_splits_follow_the_number_of_arms():
     """Otherwise a bandit with another number of arms would be trained on problems that it does not have."""
     env = BanditEnv(n_arms=7)
     spaces = (env.action_space, env.problem_space, env.observation_space)
-    assert spaces == (Discrete(7), Discrete(6), Discrete(7))
-    assert env.problem_ids("train") == env.problem_ids("test") == list(range(6))
-    assert BanditEnv().problem_space.n == 15
+    assert spaces == (Discrete(7), Discrete(7), Discrete(8))
+    assert env.problem_ids("train") == env.problem_ids("test") == list(range(7))
+    assert BanditEnv().problem_space.n == 16
 
 
 def test_one_arm_is_refused():

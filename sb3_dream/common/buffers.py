@@ -122,7 +122,6 @@ class TrialReplayBuffer(ReplayBuffer):
         self.buffer_size = buffer_size // n_envs
         if self.buffer_size < 1:
             raise ValueError(f"buffer_size must be at least one step for each of {n_envs} environments, got {buffer_size}")
-        self.handle_timeout_termination = False  # load_replay_buffer asks; a trial ends with terminated only
         self.problem_space = problem_space
         self.n_execution_episodes = n_execution_episodes
         shape = (self.buffer_size, n_envs)

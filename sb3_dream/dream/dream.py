@@ -30,7 +30,7 @@ def check_range(low: float, high: float, **arguments: float | None) -> None:
     """
     for name, value in arguments.items():
         if value is not None and not (low <= value <= high and np.isfinite(value)):
-            wanted = f"between {low:g} and {high:g}" if np.isfinite(high) else f"at least {low:g}"
+            wanted = f"between {low:g} and {high:g}" if np.isfinite(high) else f"finite and at least {low:g}"
             raise ValueError(f"{name} must be {wanted}, got {value}")
 
 
@@ -67,7 +67,7 @@ class DREAM(OffPolicyAlgorithm):
     :param exploration_cost: c, the cost of each exploration step, at least 0. It means something only beside ‖f‖²
     :param problem_id_probability: the chance that, in training, an execution episode acts from the problem ID instead of
         from the exploration trajectory
-    :param max_grad_norm: maximum norm of the gradient, over all four networks
+    :param max_grad_norm: maximum norm of the gradient, over all four networks together
     :param stats_window_size: window size of the rollout statistics
     :param tensorboard_log: where to log for TensorBoard
     :param policy_kwargs: see ``DREAMPolicy``
@@ -188,8 +188,6 @@ class DREAM(OffPolicyAlgorithm):
         self.explorer_rate = exploration_initial_eps
         #: draws ε-greedy coins and actions, where z comes from, its noise, and batches
         self.rng: np.random.Generator | None = None
-        if self.env is not None:
-            self._check_trials()
         if _init_setup_model:
             self._setup_model()
 
@@ -203,14 +201,47 @@ class DREAM(OffPolicyAlgorithm):
                 f"{sorted(set(TRIAL_KEYS) - set(getattr(space, 'spaces', {})))}: wrap the family in sb3_dream.TrialEnv, "
                 f"or use a registered id such as 'MetaMap-v0'. Got {space}"
             )
-        self.policy_kwargs["problem_space"] = self.env.get_attr("problem_space")[0]
-        self.replay_buffer_kwargs["problem_space"] = self.policy_kwargs["problem_space"]
-        self.replay_buffer_kwargs["n_execution_episodes"] = self.env.get_attr("n_execution_episodes")[0]
+        for name, settings in {
+            "problem_space": (self.policy_kwargs, self.replay_buffer_kwargs),
+            "n_execution_episodes": (self.replay_buffer_kwargs,),
+        }.items():
+            first, *others = self.env.get_attr(name)
+            wanted = settings[0].get(name, first)  # what the networks and the buffer were made for
+            for value in [first, *others]:
+                if value != wanted:
+                    raise ValueError(
+                        f"{name} of the environment is {value}, but must be {wanted} as in the model and everywhere"
+                    )
+            for kwargs in settings:
+                kwargs[name] = wanted
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """
+        Learn on another environment of the same spaces, problem space and number of execution episodes.
+
+        :param env: trials, or a VecEnv of as many as before
+        :param force_reset: begin with a reset
+        :raises ValueError: if the environment does not fit
+        """
+        super().set_env(env, force_reset)
+        self._check_trials()
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """
+        Seed every generator: Python's, numpy's, torch's, the environments' and the model's own.
+
+        :param seed: None leaves all as they are
+        """
+        super().set_random_seed(seed)
+        if seed is not None:
+            self.rng = np.random.default_rng(seed)
 
     def _setup_model(self) -> None:
+        if self.env is not None:
+            self._check_trials()
+        rng = self.rng  # a loaded model goes on where its generator was
         super()._setup_model()
-        if self.rng is None:
-            self.rng = np.random.default_rng(self.seed)
+        self.rng = rng or self.rng or np.random.default_rng()
         initial, final, fraction = self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
         self.exploration_schedule = LinearSchedule(initial, final, fraction)
         self.explorer_schedule = LinearSchedule(

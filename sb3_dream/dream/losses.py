@@ -25,7 +25,7 @@ class Losses:
 
     @property
     def total(self) -> th.Tensor:
-        """Their sum. Each network has its own gradients, so one step on the sum is a step on each."""
+        """Their sum. Each loss moves its own networks only, so one step on the sum is a step on each."""
         return self.exploration_td + self.execution_td_trajectory + self.execution_td_problem + self.bottleneck + self.decoder
 
 

@@ -168,6 +168,16 @@ class DREAMPolicy(BasePolicy):
             [self.explorer_target, self.executor_target, self.problem_encoder_target, self.trajectory_decoder_target]
         )
 
+    def set_training_mode(self, mode: bool) -> None:
+        """
+        Batch norm and dropout: only the networks that learn are ever in training mode, as in DQN.
+
+        :param mode: True for training
+        """
+        self.networks.train(mode)
+        self.target_networks.eval()
+        self.training = mode
+
     def steps(self, observations: dict[str, th.Tensor], mask: th.Tensor | None = None) -> Steps:
         """
         What the encoders see of each step, preprocessed as SB3 does (one-hot, images divided by 255).
