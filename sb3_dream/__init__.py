@@ -5,6 +5,7 @@ from pathlib import Path
 from sb3_dream.common.buffers import EpisodeBatch, TrialBatch, TrialReplayBuffer
 from sb3_dream.common.evaluation import TrialResults, evaluate_problems
 from sb3_dream.common.trial import TrialEnv
+from sb3_dream.common.visualization import record_trial
 from sb3_dream.dream import DREAM
 from sb3_dream.envs import register_envs
 
@@ -17,6 +18,7 @@ __all__ = [
     "TrialReplayBuffer",
     "TrialResults",
     "evaluate_problems",
+    "record_trial",
 ]
 
 register_envs()

@@ -48,7 +48,8 @@ class DREAM(OffPolicyAlgorithm):
     :param batch_size: number of whole trials in an update
     :param tau: soft update coefficient of the target networks, between 0 and 1
     :param gamma: discount factor
-    :param train_freq: update every ``train_freq`` steps of the vectorized environment, or e.g. ``(1, "episode")``
+    :param train_freq: update every ``train_freq`` steps of the vectorized environment, or e.g. ``(1, "episode")``. An update
+        sees whole trials, so it needs far fewer of them than DQN: one for about 256 environment steps is plenty
     :param gradient_steps: updates each time; -1 for as many as steps were done
     :param replay_buffer_class: ``TrialReplayBuffer`` or a subclass
     :param replay_buffer_kwargs: its arguments
@@ -98,12 +99,12 @@ class DREAM(OffPolicyAlgorithm):
         batch_size: int = 64,
         tau: float = 0.05,
         gamma: float = 0.99,
-        train_freq: int | tuple[int, str] = 4,
+        train_freq: int | tuple[int, str] = 64,
         gradient_steps: int = 1,
         replay_buffer_class: type[TrialReplayBuffer] | None = None,
         replay_buffer_kwargs: dict[str, Any] | None = None,
         optimize_memory_usage: bool = False,
-        target_update_interval: int = 1,
+        target_update_interval: int = 64,
         exploration_fraction: float = 0.1,
         exploration_initial_eps: float = 1.0,
         exploration_final_eps: float = 0.05,
