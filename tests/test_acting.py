@@ -305,7 +305,7 @@ def test_epsilon_falls_as_its_schedules_say() -> None:
     class Watch(BaseCallback):
         def _on_step(self) -> bool:
             assert isinstance(self.model, DREAM)
-            progress = (self.num_timesteps - self.model.n_envs) / 2000  # ε is set after the step
+            progress = min((self.num_timesteps - self.model.n_envs) / 2000, 1.0)  # ε is set after the step
             seen.append((progress, self.model.exploration_rate, self.model.explorer_rate))
             return True
 

@@ -255,6 +255,17 @@ def test_set_env_with_other_problems() -> None:
         model.set_env(TrialEnv(family, [0, 1], n_execution_episodes=2, problem_space=space))
 
 
+def test_the_callers_dicts_are_left_alone() -> None:
+    """One dict of settings for several families is common; what one model adds would be wrong for the next."""
+    policy_kwargs: dict[str, Any] = {"embedding_dim": 4}
+    replay_buffer_kwargs: dict[str, Any] = {}
+    for n_arms in (2, 4):
+        env = make_vec_env("MetaBandit-v0", env_kwargs={"n_arms": n_arms})
+        dream(env, policy_kwargs=policy_kwargs, replay_buffer_kwargs=replay_buffer_kwargs)
+    assert policy_kwargs == {"embedding_dim": 4}
+    assert replay_buffer_kwargs == {}
+
+
 # ---- TrialReplayBuffer ---------------------------------------------------------------------------------------------------
 
 

@@ -159,9 +159,9 @@ class DREAM(OffPolicyAlgorithm):
             train_freq,
             gradient_steps,
             replay_buffer_class=replay_buffer_class or TrialReplayBuffer,
-            replay_buffer_kwargs=replay_buffer_kwargs,
+            replay_buffer_kwargs=dict(replay_buffer_kwargs or {}),  # copies: what the trials are like is added
             optimize_memory_usage=optimize_memory_usage,
-            policy_kwargs=policy_kwargs,
+            policy_kwargs=dict(policy_kwargs or {}),
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             verbose=verbose,
