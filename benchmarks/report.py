@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import sb3_dream  # noqa: F401  (registers the ids)
-from benchmarks.run import RESULTS
+from benchmarks.run import LOGGED, RESULTS
 
 
 def read_runs(folder: Path) -> list[dict[str, Any]]:
@@ -46,7 +46,7 @@ def table(all_runs: dict[str, list[dict[str, Any]]]) -> str:
             explored = {
                 key.removeprefix(f"{split}/"): np.mean([run["final"][key] for run in runs])
                 for key in runs[0]["final"]
-                if key.startswith(f"{split}/") and key != f"{split}/return"
+                if key.startswith(f"{split}/") and key not in (f"{split}/return", *LOGGED)
             }
             lines.append(
                 f"| {name} | {split} | {len(runs)} | {np.median(returns):.3f} | {min(returns):.3f} | {optimum:.3f} "

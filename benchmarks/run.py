@@ -30,6 +30,8 @@ from benchmarks.settings import load_settings, make_model, make_train_env
 from sb3_dream import evaluate_problems
 
 RESULTS = Path(__file__).parent / "results"
+#: what the model itself logs and the curve keeps
+LOGGED = ("train/problem_norm", "train/decoder_distance_start", "train/decoder_distance_end", "train/exploration_reward")
 #: environments side by side in evaluation
 _N_EVAL_ENVS = 131
 
@@ -121,8 +123,8 @@ class CurveCallback(BaseCallback):
         }
         for evaluation in self.evaluations:
             row.update(evaluation(self.model))
-        for key in ("problem_norm", "decoder_distance_start", "decoder_distance_end", "exploration_reward"):
-            row[f"train/{key}"] = self.logger.name_to_value[f"train/{key}"]
+        for key in LOGGED:
+            row[key] = self.logger.name_to_value[key]
         self._seconds_evaluating += time.perf_counter() - begin
         self.rows.append({key: round(value, 5) for key, value in row.items()})
         with self.path.open("w", newline="", encoding="utf8") as file:
