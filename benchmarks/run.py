@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import stable_baselines3
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
@@ -98,10 +100,15 @@ class CurveCallback(BaseCallback):
         self.path = path
         self.rows: list[dict[str, float]] = []
         self._next = self.every
-        self._seconds_evaluating = 0.0
+        self._evaluating = np.zeros(2)
+
+    @property
+    def _clocks(self) -> np.ndarray:
+        """Seconds on the wall, and of processor time: what the run would take with a core to itself."""
+        return np.array([time.perf_counter(), time.process_time()])
 
     def _on_training_start(self) -> None:
-        self._start = time.perf_counter()
+        self._start = self._clocks
 
     def _on_step(self) -> bool:
         return True
@@ -116,17 +123,15 @@ class CurveCallback(BaseCallback):
             self._evaluate()
 
     def _evaluate(self) -> None:
-        begin = time.perf_counter()
-        row: dict[str, float] = {
-            "timesteps": self.num_timesteps,
-            "seconds": round(begin - self._start - self._seconds_evaluating, 2),
-        }
+        begin = self._clocks
+        seconds, cpu_seconds = begin - self._start - self._evaluating
+        row: dict[str, float] = {"timesteps": self.num_timesteps, "seconds": seconds, "cpu_seconds": cpu_seconds}
         for evaluation in self.evaluations:
             row.update(evaluation(self.model))
         for key in LOGGED:
             row[key] = self.logger.name_to_value[key]
-        self._seconds_evaluating += time.perf_counter() - begin
-        self.rows.append({key: round(value, 5) for key, value in row.items()})
+        self._evaluating += self._clocks - begin
+        self.rows.append({key: round(float(value), 5) for key, value in row.items()})
         with self.path.open("w", newline="", encoding="utf8") as file:
             writer = csv.DictWriter(file, list(self.rows[0]))
             writer.writeheader()
@@ -137,6 +142,28 @@ def _git(*arguments: str) -> str:
     return subprocess.run(
         ["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
     ).stdout.strip()
+
+
+def describe_source(module: str) -> dict[str, Any]:
+    """
+    :param module: that runs, e.g. ``benchmarks.run``
+    :return: what repeats a result: the command and the commit, and whether something was changed since
+    """
+    return {
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted": bool(_git("status", "--porcelain", "--", "../sb3_dream", "*.py", "hyperparams")),
+    }
+
+
+def describe_versions() -> dict[str, str]:
+    """:return: of what a result depends on"""
+    return {
+        "python": platform.python_version(),
+        "sb3_dream": sb3_dream.__version__,
+        "stable_baselines3": stable_baselines3.__version__,
+        "torch": th.__version__,
+    }
 
 
 def main() -> None:
@@ -153,11 +180,7 @@ def main() -> None:
     args = parser.parse_args()
 
     th.set_num_threads(1)
-    source = {
-        "command": "python -m benchmarks.run " + " ".join(sys.argv[1:]),
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted": bool(_git("status", "--porcelain", "--", "../sb3_dream", "*.py", "hyperparams")),
-    }
+    source = describe_source("benchmarks.run")
     settings = load_settings(args.env, args.algo)
     settings["env_kwargs"] = {**(settings.get("env_kwargs") or {}), **args.env_kwargs}
     total = int(args.n_timesteps or settings["n_timesteps"])
@@ -181,6 +204,7 @@ def main() -> None:
         "n_timesteps": model.num_timesteps,
         "n_updates": model._n_updates,
         "seconds": curve.rows[-1]["seconds"],
+        "cpu_seconds": curve.rows[-1]["cpu_seconds"],
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "optimum": {evaluation.split: round(evaluation.optimum, 6) for evaluation in evaluations},
         "final": curve.rows[-1],
@@ -190,15 +214,10 @@ def main() -> None:
             )
             for evaluation in evaluations
         },
-        "versions": {
-            "python": platform.python_version(),
-            "sb3_dream": sb3_dream.__version__,
-            "stable_baselines3": stable_baselines3.__version__,
-            "torch": th.__version__,
-        },
+        "versions": describe_versions(),
     }
     (folder / f"seed_{args.seed}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
-    print(json.dumps({"env": args.env, "seed": args.seed, **record["mean_of_last_5"], "seconds": record["seconds"]}))  # type: ignore[dict-item]
+    print(json.dumps({"env": args.env, "seed": args.seed, **record["mean_of_last_5"], "cpu_seconds": record["cpu_seconds"]}))  # type: ignore[dict-item]
 
 
 if __name__ == "__main__":

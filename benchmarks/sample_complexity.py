@@ -1,6 +1,6 @@
 """
 ``python -m benchmarks.sample_complexity``: trials until DREAM's two policies are optimal on the bandit, against the number
-of arms |A|. Writes ``benchmarks/results/dream/sample_complexity.csv`` and ``.png``.
+of arms |A|. Writes ``benchmarks/results/dream/sample_complexity.csv``, ``.png`` and ``.json`` (what it was made from).
 
 A policy counts as optimal from the first of three evaluations in a row at which it is: exploration, when the greedy Q^exp
 pulls the informative arm in every problem; execution, when the greedy return is 1 in every problem, with z from the
@@ -9,6 +9,7 @@ exploration trajectory. Evaluations are 5 % apart.
 
 import argparse
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from tqdm import tqdm
 
-from benchmarks.run import RESULTS, SplitEvaluation
+from benchmarks.run import RESULTS, SplitEvaluation, describe_source, describe_versions
 from sb3_dream import DREAM
 
 ENV_ID = "MetaBandit-v0"
@@ -126,6 +127,7 @@ def main() -> None:
     args = parser.parse_args()
 
     th.set_num_threads(1)
+    source = describe_source("benchmarks.sample_complexity")
     args.folder.mkdir(parents=True, exist_ok=True)
     path = args.folder / "sample_complexity.csv"
     rows: list[dict[str, Any]] = []
@@ -135,7 +137,10 @@ def main() -> None:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-    for phase, slope in plot(rows, path.with_suffix(".png")).items():
+    slopes = plot(rows, path.with_suffix(".png"))
+    record = {**source, "settings": SETTINGS, "n_envs": N_ENVS, "slopes": slopes, "versions": describe_versions()}
+    path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
+    for phase, slope in slopes.items():
         print(f"{phase}: trials grow as |A|^{slope:.2f}")
 
 
