@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from tqdm import tqdm
 
 from sb3_dream.common.results import TrialResults
-from sb3_dream.common.trial import TRIAL_KEYS, checked_problem
+from sb3_dream.common.trial import TRIAL_KEYS, checked_problem_id
 
 
 def evaluate_problems(
@@ -55,7 +55,7 @@ def evaluate_problems(
     if n_trials_per_problem < 1:
         raise ValueError(f"n_trials_per_problem must be at least 1, got {n_trials_per_problem}")
     # checked here, for in a SubprocVecEnv an error at reset would end the worker
-    problems = [checked_problem(problem_id, problem_space) for problem_id in problem_ids]
+    problems = [checked_problem_id(problem_id, problem_space) for problem_id in problem_ids]
     trials = [problem for problem in problems for _ in range(n_trials_per_problem)]
     results: list[dict[str, Any]] = []
     with _observed(vec_env) as (outermost, raw), tqdm(total=len(trials), unit="trial", disable=not progress_bar) as bar:

@@ -40,7 +40,7 @@ def infer_problem_space(problem_ids: Sequence[Any]) -> spaces.Space:
     return spaces.Discrete(int(ids.max()) + 1) if ids.ndim == 1 else spaces.MultiDiscrete(ids.max(axis=0) + 1)
 
 
-def checked_problem(problem_id: Any, problem_space: spaces.Space) -> Any:
+def checked_problem_id(problem_id: Any, problem_space: spaces.Space) -> Any:
     """
     :param problem_id: an integer or a vector
     :param problem_space: ``Discrete``, ``MultiDiscrete`` or ``Box``
@@ -116,7 +116,7 @@ class TrialEnv(gym.Wrapper):
         )
         if not isinstance(self.problem_space, spaces.Discrete | spaces.MultiDiscrete | spaces.Box):
             raise ValueError(f"problem_space must be Discrete, MultiDiscrete or Box, got {self.problem_space}")
-        self.problem_ids = [checked_problem(problem_id, self.problem_space) for problem_id in problem_ids]
+        self.problem_ids = [checked_problem_id(problem_id, self.problem_space) for problem_id in problem_ids]
         self.set_problem = set_problem
         self.n_execution_episodes = int(n_execution_episodes)
         self.training = training
@@ -214,7 +214,7 @@ class TrialEnv(gym.Wrapper):
             # would go with the problems
             seed = int(self._np_random.integers(2**31))
         if "problem_id" in options:
-            self.problem_id = checked_problem(options["problem_id"], self.problem_space)
+            self.problem_id = checked_problem_id(options["problem_id"], self.problem_space)
         else:
             self.problem_id = self.problem_ids[self.np_random.integers(len(self.problem_ids))]
         if self.set_problem is not None:
