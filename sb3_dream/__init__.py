@@ -1,7 +1,5 @@
 """DREAM for Stable-Baselines3."""
 
-from pathlib import Path
-
 from sb3_dream.common.buffers import EpisodeBatch, TrialBatch, TrialReplayBuffer
 from sb3_dream.common.evaluation import evaluate_problems
 from sb3_dream.common.results import TrialResults
@@ -9,8 +7,8 @@ from sb3_dream.common.trial import TrialEnv
 from sb3_dream.common.visualization import record_trial
 from sb3_dream.dream import DREAM
 from sb3_dream.envs import register_envs
+from sb3_dream.version import __version__
 
-__version__ = (Path(__file__).parent / "version.txt").read_text(encoding="utf8").strip()
 __all__ = [
     "DREAM",
     "EpisodeBatch",
@@ -18,6 +16,7 @@ __all__ = [
     "TrialEnv",
     "TrialReplayBuffer",
     "TrialResults",
+    "__version__",
     "evaluate_problems",
     "record_trial",
 ]
