@@ -22,7 +22,7 @@ from sb3_dream.common.networks import (
     TrajectoryDecoder,
     pack,
 )
-from sb3_dream.common.trial import TRIAL_KEYS
+from sb3_dream.common.trial import TRIAL_KEYS, is_on
 
 #: What stands beside the features of each step.
 _FEEDBACK = ("previous_action", "previous_reward")
@@ -287,9 +287,7 @@ class DREAMPolicy(BasePolicy):
         :param z: (B, embedding_dim), what the execution policy acts from; by default g(τ^exp)
         :return: Q-values (B, n_actions), and the state to pass in with the next step
         """
-        # > 0 is right for raw flags and, as their mean lies between 0 and 1, for normalised ones
-        exploring = observation["exploring"].flatten() > 0
-        start = observation["episode_start"].flatten() > 0
+        exploring, start = is_on(observation["exploring"]), is_on(observation["episode_start"])
         explorer, decoder, executor = state[0:3], state[3:6], state[6:9]
         sequence = {key: value.unsqueeze(0) for key, value in observation.items()}
         steps = self.steps(sequence)
