@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces
 
 from tests.random_families import RandomFamily
-from tests.sb3_compat.common import Algorithm, shake, trials
+from tests.sb3_compat.common import Algorithm, Noise, shake, trials
 from tests.test_bad_input import Family
 
 
@@ -41,6 +41,23 @@ def test_one_observation_and_many(algorithm: Algorithm, device: str) -> None:
         observations, *_ = vec_env.step(actions)
     policy_actions, _ = model.policy.predict(observations, states, np.zeros(2), deterministic=True)
     np.testing.assert_array_equal(policy_actions, model.predict(observations, states, np.zeros(2), deterministic=True)[0])
+
+
+def test_memory(algorithm: Algorithm) -> None:
+    """As sb3-contrib's recurrent policies: the state that is passed back is what is remembered, and episode_start, or no
+    state, forgets it."""
+    env = trials(Noise())
+    model = shake(algorithm.make(env))
+    first, second = (trials(Noise()).reset(seed=seed)[0] for seed in (0, 1))
+    second["episode_start"][:] = 0.0
+    _, state = model.predict(first, deterministic=True)
+    _, fresh = model.predict(second, deterministic=True)
+    _, kept = model.predict(second, state=state, episode_start=np.zeros(1), deterministic=True)
+    _, cleared = model.predict(second, state=state, episode_start=np.ones(1), deterministic=True)
+    assert fresh is not None and kept is not None and cleared is not None
+    assert any(not np.allclose(one, other) for one, other in zip(kept, fresh, strict=True))
+    for one, other in zip(cleared, fresh, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_epsilon_greedy(algorithm: Algorithm) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from tests.sb3_compat.common import Algorithm, actions_on, assert_same, parameters, shake, trials
+from tests.sb3_compat.common import Algorithm, actions_on, assert_same, images, parameters, random_trials, shake, trials
 from tests.test_bad_input import Family
 
 
@@ -143,18 +144,22 @@ def test_no_file_is_left_open(algorithm: Algorithm, tmp_path: pathlib.Path) -> N
         loaded.load_replay_buffer(tmp_path / "buffer")
 
 
-@pytest.mark.parametrize("policy", ["MlpPolicy", "MultiInputPolicy"])
+@pytest.mark.parametrize("policy", ["MlpPolicy", "CnnPolicy", "MultiInputPolicy"])
 @pytest.mark.parametrize("share", [False, True])
 def test_the_policy_alone(algorithm: Algorithm, tmp_path: pathlib.Path, policy: str, share: bool) -> None:
     """SB3's test_save_load_policy and test_save_load_q_net: networks and targets come back without the algorithm, whatever
     they were made with, and act the same. (The networks of these algorithms share one optimizer and one memory while they
     act, so there is no saving one network of several: the policy is what is saved.)"""
     kwargs = {"net_arch": [8, 4], "n_lstm_layers": 2, "share_features_extractor": share, "activation_fn": th.nn.Tanh}
-    model = shake(algorithm.make(policy=policy, policy_kwargs=kwargs))
+    if policy == "CnnPolicy":
+        kwargs["features_extractor_kwargs"] = {"features_dim": 4}
+    space = images(1, 36, 36) if policy == "CnnPolicy" else spaces.MultiDiscrete([3, 4])
+    model = shake(algorithm.make(random_trials(space), policy, policy_kwargs=kwargs))
     model.policy.save(str(tmp_path / "policy.pt"))
     loaded = type(model.policy).load(str(tmp_path / "policy.pt"), device="cpu")
-    assert_same(dict(model.policy.state_dict()), dict(loaded.state_dict()))
-    env = [algorithm.make_env(n_envs=2, seed=5) for _ in range(2)]
+    assert_same(parameters(model), dict(loaded.state_dict()))
+    assert len(list(loaded.parameters())) == len(list(model.policy.parameters()))
+    env = [random_trials(space, n_envs=2, seed=5) for _ in range(2)]
     np.testing.assert_array_equal(actions_on(model.policy, env[0]), actions_on(loaded, env[1]))
 
 

@@ -36,11 +36,22 @@ def test_a_whole_run(algorithm: Algorithm, tmp_path: Path) -> None:
     env = VecNormalize(DummyVecEnv([shifted] * 2), norm_reward=True)
     eval_env = VecNormalize(DummyVecEnv([shifted]), training=False, norm_reward=False)
     model: Any = algorithm.make(env)
+    sample, largest = model.replay_buffer.sample, 0.0
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        nonlocal largest
+        batch = sample(*args, **kwargs)
+        largest = max(largest, batch.exploration.observations["observation"].abs().max().item())
+        return batch
+
+    model.replay_buffer.sample = spy
     callback = EvalCallback(eval_env, eval_freq=40, n_eval_episodes=3, warn=False)
     model.learn(240, callback=callback)
     assert model._n_updates > 10
+    assert 0 < largest <= 10, "learning sees what acting sees"
 
     buffer = model.replay_buffer
+    del buffer.sample
     raw = buffer.observations["observation"][: buffer.n_rows]
     assert (np.abs(raw - 100) <= 1).all()
     assert np.abs(buffer.rewards[: buffer.n_rows]).max() > 50
