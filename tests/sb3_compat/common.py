@@ -2,6 +2,10 @@
 The algorithms that have to keep SB3's contract, and small trials to try them on.
 
 Another algorithm is one more line in ``ALGORITHMS``. Each test names the test of SB3 that it answers to, if there is one.
+
+What SB3 has and these algorithms do not, so that its tests have no answer here: continuous and multi-discrete actions (and
+with them action noise and gSDE), hindsight replay (HER), n-step returns, ``optimize_memory_usage`` (each step is stored once
+anyway), ``VecExtractDictObs`` (the flags of a trial are part of its observation), files of SB3's older releases.
 """
 
 from collections.abc import Callable
