@@ -42,6 +42,8 @@ setup(
             "types-tqdm",
             "sb3-contrib>=2.9,<3",
             "tensorboard",
+            # SB3's VecVideoRecorder
+            "moviepy",
         ],
         "docs": ["sphinx>=8,<10", "myst-parser>=4,<6", "sphinx-rtd-theme>=3", "sphinx-copybutton"],
     },

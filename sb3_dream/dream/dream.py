@@ -20,25 +20,13 @@ from stable_baselines3.common.utils import (
 )
 
 from sb3_dream.common.buffers import TrialBatch, TrialReplayBuffer
+from sb3_dream.common.checks import check_range
 from sb3_dream.common.off_policy import RecurrentOffPolicyAlgorithm
-from sb3_dream.common.trial import TRIAL_KEYS
+from sb3_dream.common.trial import TRIAL_KEYS, is_on
 from sb3_dream.dream.losses import Losses, last_prefix, masked_mean, td_loss
 from sb3_dream.dream.policies import ActingState, CnnPolicy, DREAMPolicy, MlpPolicy, MultiInputPolicy
 
 SelfDREAM = TypeVar("SelfDREAM", bound="DREAM")
-
-
-def check_range(low: float, high: float, **arguments: float | None) -> None:
-    """
-    :param low: the least value that is allowed
-    :param high: the greatest; infinity and nan are never allowed
-    :param arguments: by name; None is allowed
-    :raises ValueError: that names the argument
-    """
-    for name, value in arguments.items():
-        if value is not None and not (low <= value <= high and np.isfinite(value)):
-            wanted = f"between {low:g} and {high:g}" if np.isfinite(high) else f"finite and at least {low:g}"
-            raise ValueError(f"{name} must be {wanted}, got {value}")
 
 
 class DREAM(RecurrentOffPolicyAlgorithm):
@@ -267,12 +255,12 @@ class DREAM(RecurrentOffPolicyAlgorithm):
         assert isinstance(self._last_obs, dict) and self._acting is not None
         with th.no_grad():
             observation = obs_as_tensor(self._last_obs, self.device)
-            executing_starts = (self._last_obs["exploring"] <= 0) & (self._last_obs["episode_start"] > 0)
+            executing_starts = ~is_on(self._last_obs["exploring"]) & is_on(self._last_obs["episode_start"])
             if executing_starts.any():
-                self._draw_z(executing_starts[:, 0])
+                self._draw_z(executing_starts)
             q_values, self._acting = self.policy.act(observation, self._acting, self._acting_z)  # type: ignore[arg-type]
         warming_up = self.num_timesteps < learning_starts
-        actions = self._epsilon_greedy(self.rng, q_values.cpu().numpy(), self._last_obs["exploring"] > 0, warming_up)
+        actions = self._epsilon_greedy(self.rng, q_values.cpu().numpy(), is_on(self._last_obs["exploring"]), warming_up)
         return actions, actions
 
     def _draw_z(self, starts: np.ndarray) -> None:
@@ -449,7 +437,7 @@ class DREAM(RecurrentOffPolicyAlgorithm):
         if deterministic:
             return self.policy.predict(observation, state, episode_start)
         q_values, state, vectorized = self.policy.predict_q_values(observation, state, episode_start)
-        actions = self._epsilon_greedy(self.predict_rng, q_values, np.asarray(observation["exploring"]) > 0)
+        actions = self._epsilon_greedy(self.predict_rng, q_values, is_on(np.asarray(observation["exploring"])))
         return (actions if vectorized else actions[0]), state
 
     def learn(
