@@ -1,17 +1,21 @@
 """DREAM for Stable-Baselines3."""
 
-from sb3_dream.common.buffers import EpisodeBatch, TrialBatch, TrialReplayBuffer
+from sb3_dream.common.buffers import EpisodeBatch, EpisodeReplayBuffer
 from sb3_dream.common.evaluation import evaluate_problems
 from sb3_dream.common.results import TrialResults
 from sb3_dream.common.trial import TrialEnv
+from sb3_dream.common.trial_buffers import TrialBatch, TrialReplayBuffer
 from sb3_dream.common.visualization import record_trial
 from sb3_dream.dream import DREAM
 from sb3_dream.envs import register_envs
+from sb3_dream.recurrent_dqn import RecurrentDQN
 from sb3_dream.version import __version__
 
 __all__ = [
     "DREAM",
     "EpisodeBatch",
+    "EpisodeReplayBuffer",
+    "RecurrentDQN",
     "TrialBatch",
     "TrialEnv",
     "TrialReplayBuffer",

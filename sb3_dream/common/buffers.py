@@ -1,4 +1,4 @@
-"""Replay of whole trials: each step is stored once, whole trials are sampled as padded batches with masks."""
+"""Replay of whole episodes: each step is stored once; episodes are sampled, whole or in windows, as padded batches."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,19 +10,22 @@ from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from stable_baselines3.common.preprocessing import get_action_dim, maybe_transpose
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_dream.common.trial import TRIAL_KEYS, is_on
 
-#: Within one inner episode these say nothing that the mask does not say.
-_FLAGS = frozenset({"exploring", "episode_start", "episode_end"})
+def as_dict(observation: Any) -> dict[str, Any]:
+    """
+    :param observation: of any space
+    :return: itself if it is a Dict, else a Dict of one
+    """
+    return observation if isinstance(observation, dict) else {"observation": observation}
 
 
 @dataclass(frozen=True)
 class EpisodeBatch:
     """
-    B inner episodes, padded to T transitions. Time comes first, as nn.LSTM wants it.
+    B episodes, or windows of them, padded to T transitions. Time comes first, as nn.LSTM wants it.
 
-    Where a trial's last execution episode ends, its last observation is not stored (nothing is learned from it: no value
-    is bootstrapped past the end); the row then repeats the observation before.
+    Where an episode terminates, its last observation is not stored (nothing is learned from it: no value is bootstrapped
+    past the end); the row then repeats the observation before.
     """
 
     #: each (T + 1, B, *shape): the observation before transition t, and after the last one
@@ -33,6 +36,10 @@ class EpisodeBatch:
     rewards: th.Tensor
     #: (B,), int64: the number of transitions of each episode, between 1 and T
     lengths: th.Tensor
+    #: (B,), bool: whether the last transition ends the episode, or there are values beyond it; by default all end
+    terminated: th.Tensor | None = None
+    #: (B,), int64: how many transitions at the beginning only bring up the memory; by default none
+    burn_in: th.Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = self.actions.shape
@@ -41,14 +48,20 @@ class EpisodeBatch:
         for key, value in self.observations.items():
             if value.shape[:2] != (shape[0] + 1, shape[1]):
                 raise ValueError(f"observations[{key!r}] must begin with {(shape[0] + 1, shape[1])}, got {tuple(value.shape)}")
+        for name in ("terminated", "burn_in"):
+            marks = getattr(self, name)
+            if marks is not None and marks.shape != self.lengths.shape:
+                raise ValueError(f"{name} must have the shape {tuple(self.lengths.shape)}, got {tuple(marks.shape)}")
 
     def _time(self, n_steps: int) -> th.Tensor:
         return th.arange(n_steps, device=self.lengths.device).unsqueeze(1)
 
     @property
     def mask(self) -> th.Tensor:
-        """(T, B), float32: 1 for a transition, 0 for padding."""
-        return (self._time(len(self.actions)) < self.lengths).float()
+        """(T, B), float32: 1 for a transition that is learned from, 0 for padding and burn-in."""
+        time = self._time(len(self.actions))
+        learned = time < self.lengths
+        return (learned if self.burn_in is None else learned & (time >= self.burn_in)).float()
 
     @property
     def prefix_mask(self) -> th.Tensor:
@@ -63,44 +76,27 @@ class EpisodeBatch:
     @property
     def dones(self) -> th.Tensor:
         """(T, B), float32: 1 for the transition that ends the episode."""
-        return (self._time(len(self.actions)) == self.lengths - 1).float()
+        last = self._time(len(self.actions)) == self.lengths - 1
+        return (last if self.terminated is None else last & self.terminated).float()
 
 
-@dataclass(frozen=True)
-class TrialBatch:
-    """B trials: the exploration episode of each, and one of its execution episodes."""
-
-    #: the paper's exploration buffer
-    exploration: EpisodeBatch
-    #: the paper's execution buffer; entry b comes from the same trial as ``exploration``'s
-    execution: EpisodeBatch
-    #: (B,) int64 for a Discrete problem space, else (B, d)
-    problem_ids: th.Tensor
-
-    def __post_init__(self) -> None:
-        sizes = {len(self.exploration.lengths), len(self.execution.lengths), len(self.problem_ids)}
-        if len(sizes) != 1:
-            raise ValueError(f"A TrialBatch needs as many explorations as executions and problem IDs, got {sizes}")
-
-
-class TrialReplayBuffer(ReplayBuffer):
+class EpisodeReplayBuffer(ReplayBuffer):
     """
-    Replay buffer of trials. Every environment writes its steps, each once, in its own column of a ring; a table remembers
-    where each finished trial lies. The paper's two buffers (exploration and execution) are two views of the same rows.
+    Replay buffer of episodes. Every environment writes its steps, each once, in its own column of a ring; a table remembers
+    where each finished episode lies. Only of an episode that was cut by a time limit the last observation is kept apart: the
+    value of what would have come is bootstrapped from it.
 
     :param buffer_size: number of steps kept, over all environments
-    :param observation_space: the space of ``TrialEnv``
+    :param observation_space: any space that SB3 has policies for; a Dict must be flat
     :param action_space: a Discrete space
     :param device: where the sampled tensors go
     :param n_envs: number of environments side by side
     :param optimize_memory_usage: must be False; no observation is stored twice anyway
-    :param problem_space: the space of problem IDs
-    :param n_execution_episodes: N, execution episodes in each trial
-    :raises ValueError: if the spaces are not those of a trial, or no row fits
+    :raises ValueError: if no row fits
     """
 
     observations: dict[str, np.ndarray]  # type: ignore[assignment]
-    handle_timeout_termination = False  # a trial only terminates; SB3 asks when it loads a buffer
+    handle_timeout_termination = False  # it is always done; SB3 asks when it loads a buffer
 
     def __init__(
         self,
@@ -110,65 +106,50 @@ class TrialReplayBuffer(ReplayBuffer):
         device: th.device | str = "auto",
         n_envs: int = 1,
         optimize_memory_usage: bool = False,
-        *,
-        problem_space: spaces.Space,
-        n_execution_episodes: int = 1,
     ):
         BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs=n_envs)
         if optimize_memory_usage:
-            raise ValueError("TrialReplayBuffer stores each step once already: optimize_memory_usage must be False")
-        if not isinstance(observation_space, spaces.Dict) or not set(TRIAL_KEYS) <= set(observation_space.spaces):
-            raise ValueError(f"TrialReplayBuffer needs the observation space of a TrialEnv, got {observation_space}")
+            raise ValueError(f"{type(self).__name__} stores each step once already: optimize_memory_usage must be False")
         self.buffer_size = buffer_size // n_envs
         if self.buffer_size < 1:
             raise ValueError(f"buffer_size must be at least one step for each of {n_envs} environments, got {buffer_size}")
-        self.problem_space = problem_space
-        self.n_execution_episodes = n_execution_episodes
         shape = (self.buffer_size, n_envs)
         # np.zeros takes memory only as rows are written (enjoy and record_video load full-size buffers).
         self.observations = {
             key: np.zeros((*shape, *space.shape), dtype=space.dtype)  # type: ignore[misc]
-            for key, space in observation_space.spaces.items()
+            for key, space in self._observation_spaces.items()
         }
         self.actions = np.zeros((*shape, get_action_dim(action_space)), dtype=action_space.dtype)
         self.rewards = np.zeros(shape, dtype=np.float32)
         self.reset()
 
+    @property
+    def _observation_spaces(self) -> dict[str, spaces.Space]:
+        return as_dict(getattr(self.observation_space, "spaces", self.observation_space))
+
     def reset(self) -> None:
-        """Forget every trial."""
+        """Forget every episode."""
         super().reset()
         #: rows written since the beginning; row r of an environment lies at r % buffer_size
         self.n_rows = 0
-        self._trial_start = np.zeros(self.n_envs, dtype=np.int64)
+        self._episode_start = np.zeros(self.n_envs, dtype=np.int64)
         self._n_table = 0
-        self._table = np.zeros(64, dtype=self._table_dtype())
+        # first row, environment and more; the smallest integers that do, as an episode may have very few rows
+        fields = [("start", np.int64), ("env", np.min_scalar_type(self.n_envs)), *self._table_fields()]
+        self._table = np.zeros(64, dtype=np.dtype(fields))
 
-    def _table_dtype(self) -> np.dtype:
-        # First row, environment, end of each inner episode counted from the first row, problem ID. The smallest integers
-        # that do, as a trial may have only three rows.
-        problem: Any = self.problem_space.dtype
-        if isinstance(self.problem_space, spaces.Discrete):
-            problem = np.min_scalar_type(int(self.problem_space.n) - 1)
-        fields = [
-            ("start", np.int64),
-            ("env", np.min_scalar_type(self.n_envs)),
-            ("ends", np.min_scalar_type(self.buffer_size), (self.n_execution_episodes + 1,)),
-            ("problem_id", problem, self.problem_space.shape),
-        ]
-        return np.dtype(fields)
+    def _ends_field(self, n_parts: int) -> tuple:
+        # the end of each part of an episode counted from its first row
+        return "ends", np.min_scalar_type(self.buffer_size), (n_parts,)
 
-    @property
-    def n_trials(self) -> int:
-        """Number of whole trials that can be sampled."""
-        return len(self._whole_trials())
+    def _table_fields(self) -> list[tuple]:
+        # where the episode ends, whether it came to an end of its own, and if not, its last observation
+        last = [(key, space.dtype, space.shape) for key, space in self._observation_spaces.items()]
+        return [self._ends_field(1), ("terminated", np.bool_), ("last", np.dtype(last))]
 
-    def _whole_trials(self) -> np.ndarray:
-        """Places in the table of the trials whose every row is still there."""
-        return np.flatnonzero(self._table["start"][: self._n_table] >= self.n_rows - self.buffer_size)
-
-    def drop_unfinished_trials(self) -> None:
-        """Forget the steps of trials under way: what comes next is the first step of a new trial in each environment."""
-        self._trial_start[:] = self.n_rows
+    def drop_unfinished_episodes(self) -> None:
+        """Forget the episodes under way: what comes next is the first step of a new one in each environment."""
+        self._episode_start[:] = self.n_rows
         self.pos = self.n_rows % self.buffer_size  # an interrupt can have come in between
 
     def __getstate__(self) -> dict[str, Any]:
@@ -193,8 +174,8 @@ class TrialReplayBuffer(ReplayBuffer):
 
     def add(  # type: ignore[override]
         self,
-        obs: dict[str, np.ndarray],
-        next_obs: dict[str, np.ndarray],
+        obs: np.ndarray | dict[str, np.ndarray],
+        next_obs: np.ndarray | dict[str, np.ndarray],
         action: np.ndarray,
         reward: np.ndarray,
         done: np.ndarray,
@@ -203,29 +184,35 @@ class TrialReplayBuffer(ReplayBuffer):
         """
         Store one step of every environment.
 
-        :param obs: the observations before the step, each (n_envs, *shape)
+        :param obs: the observations before the step, (n_envs, *shape) or a dict of them
         :param next_obs: not stored: it is the next step's ``obs``
         :param action: (n_envs,) or (n_envs, 1)
         :param reward: (n_envs,)
-        :param done: (n_envs,), whether the trial ended with this step
-        :param infos: n_envs dicts with ``problem_id`` where ``done``
-        :raises ValueError: if a trial ends without a problem ID or is too long for the buffer, or a shape is wrong
+        :param done: (n_envs,), whether the episode ended with this step
+        :param infos: n_envs dicts. Where ``done``, ``TimeLimit.truncated`` says that the episode was cut, and
+            ``terminal_observation`` is what was then seen last
+        :raises ValueError: if a shape is wrong
         """
+        observations = as_dict(obs)
         for key, rows in self.observations.items():
-            rows[self.pos] = self._as_stored(key, obs[key])
+            rows[self.pos] = self._as_stored(key, observations[key], rows.shape[1:])
         self.actions[self.pos] = action.reshape(self.n_envs, -1)
         self.rewards[self.pos] = reward
         self.n_rows += 1
         self.pos = self.n_rows % self.buffer_size
         self.full = self.n_rows >= self.buffer_size
         for env in np.flatnonzero(done):
-            self._finish_trial(int(env), infos[env])
+            start, self._episode_start[env] = int(self._episode_start[env]), self.n_rows
+            entry = self._entry(start, int(env), infos[env])
+            if self._n_table == len(self._table):
+                self._make_room()
+            self._table[self._n_table] = entry
+            self._n_table += 1
 
-    def _as_stored(self, key: str, value: np.ndarray) -> np.ndarray:
+    def _as_stored(self, key: str, value: np.ndarray, wanted: tuple[int, ...]) -> np.ndarray:
         """What VecNormalize has kept from before VecTransposeImage gets its channels first."""
-        wanted = self.observations[key].shape[1:]
         if value.shape != wanted:
-            value = maybe_transpose(value, self.observation_space[key])  # type: ignore[index]
+            value = maybe_transpose(value, self._observation_spaces[key])
         if value.shape != wanted:
             raise ValueError(
                 f"Observation {key!r} to store has shape {value.shape}, but the policy sees {wanted}. VecNormalize must stand "
@@ -233,90 +220,131 @@ class TrialReplayBuffer(ReplayBuffer):
             )
         return value
 
-    def _finish_trial(self, env: int, info: dict[str, Any]) -> None:
-        start = int(self._trial_start[env])
-        length = self.n_rows - start
-        self._trial_start[env] = self.n_rows
-        if "problem_id" not in info:
-            raise ValueError("A trial ended without info['problem_id']: learning needs a TrialEnv with training=True")
-        if length > self.buffer_size:
-            raise ValueError(
-                f"A trial of {length} steps does not fit: buffer_size holds {self.buffer_size} steps for each environment"
-            )
-        rows = np.arange(start, self.n_rows) % self.buffer_size
-        starts = np.flatnonzero(is_on(self.observations["episode_start"][rows, env]))
-        if len(starts) != self.n_execution_episodes + 1:
-            raise ValueError(
-                f"A trial has 1 + {self.n_execution_episodes} inner episodes, but the one that environment {env} ended "
-                f"has {len(starts)} (episode_start must be 1 at the first observation of each)"
-            )
-        if self._n_table == len(self._table):
-            self._make_room()
-        self._table[self._n_table] = (start, env, (*starts[1:], length), info["problem_id"])
-        self._n_table += 1
+    def _entry(self, start: int, env: int, info: dict[str, Any]) -> tuple:
+        """The table's row for the episode from row ``start`` that ``env`` has just ended."""
+        start = max(start, self.n_rows - self.buffer_size)  # of an episode too long for the ring, what is left
+        terminated = not info.get("TimeLimit.truncated", False)
+        last = np.zeros((), dtype=self._table.dtype["last"])
+        if not terminated:
+            for key, value in as_dict(info["terminal_observation"]).items():
+                last[key] = self._as_stored(key, np.asarray(value), last[key].shape)
+        return start, env, (self.n_rows - start,), terminated, last
 
     def _make_room(self) -> None:
-        """Drop the overwritten trials from the table; if most are still whole, enlarge it."""
-        whole = self._table[self._whole_trials()]
-        size = len(self._table) * 9 // 8 if len(whole) > 0.9 * len(self._table) else len(self._table)
+        """Drop the overwritten episodes from the table; if most are still there, enlarge it."""
+        stored = self._table[self._table["start"] + self._table["ends"][:, -1] > self.n_rows - self.buffer_size]
+        size = len(self._table) * 9 // 8 if len(stored) > 0.9 * len(self._table) else len(self._table)
         self._table = np.zeros(size, dtype=self._table.dtype)
-        self._table[: len(whole)] = whole
-        self._n_table = len(whole)
+        self._table[: len(stored)] = stored
+        self._n_table = len(stored)
+
+    def _sources(self, sequence_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """
+        Where windows can lie: in what is left of finished episodes, then in the episodes under way. Where the beginning or the
+        end is not there, only full windows are taken.
+
+        :return: first row, environment, number of transitions and of windows of each
+        """
+        table, oldest = self._table[: self._n_table], self.n_rows - self.buffer_size
+        start = np.append(table["start"], self._episode_start)
+        # what comes after the last transition: of an episode under way, the last row that is stored
+        end = np.append(table["start"] + table["ends"][:, -1], np.full(self.n_envs, self.n_rows - 1))
+        first = np.maximum(start, oldest)
+        whole = (start >= oldest) & (np.arange(len(start)) < self._n_table)
+        n_windows = np.where(whole | (end - first >= sequence_length), -(-(end - first) // sequence_length), 0)
+        return first, np.append(table["env"], np.arange(self.n_envs)), end - first, n_windows
+
+    def _fitting(self, sequence_length: int) -> int:
+        """A window that fits into the ring, with the row after it."""
+        return min(sequence_length, max(self.buffer_size - 1, 1))
+
+    def n_windows(self, sequence_length: int) -> int:
+        """
+        :param sequence_length: transitions in a window
+        :return: how many windows there are to sample from, not counting that they may overlap
+        """
+        return int(self._sources(self._fitting(sequence_length))[-1].sum())
 
     def sample(  # type: ignore[override]
-        self, batch_size: int, env: VecNormalize | None = None, rng: np.random.Generator | None = None
-    ) -> TrialBatch:
+        self,
+        batch_size: int,
+        env: VecNormalize | None = None,
+        rng: np.random.Generator | None = None,
+        *,
+        sequence_length: int,
+        burn_in: int = 0,
+    ) -> EpisodeBatch:
         """
-        Draw whole trials, with replacement, and one execution episode of each.
+        Draw windows of episodes, with replacement: an episode of up to ``sequence_length`` transitions whole, and a longer one
+        from anywhere, as often as it has windows.
 
-        :param batch_size: number of trials B
+        :param batch_size: number of windows B
         :param env: the VecNormalize whose statistics normalise the stored raw data
         :param rng: the generator to draw with
+        :param sequence_length: transitions in a window, at least 1; fewer where an episode is shorter
+        :param burn_in: so many transitions come before them, as far as the episode has them, to bring up the memory
         :return: the padded batch, on the buffer's device
-        :raises ValueError: if no whole trial is stored
+        :raises ValueError: if nothing can be sampled yet
         """
-        whole = self._whole_trials()
-        if len(whole) == 0:
-            raise ValueError("No whole trial to sample from yet")
         rng = rng or np.random.default_rng()
-        trials = self._table[whole[rng.integers(len(whole), size=batch_size)]]
-        episodes = rng.integers(1, self.n_execution_episodes + 1, size=batch_size)
-        return self.batch(trials, episodes, env)
+        sequence_length = self._fitting(sequence_length)
+        first, envs, length, n_windows = self._sources(sequence_length)
+        until = n_windows.cumsum()
+        if until[-1] == 0:
+            raise ValueError("No whole episode and no window of one to sample from yet")
+        chosen = np.searchsorted(until, rng.integers(until[-1], size=batch_size), side="right")
+        first, envs, length = first[chosen], envs[chosen], length[chosen]
+        # begins and ends of episodes are rare enough: windows that would stick out are moved back in
+        begin = np.clip(rng.integers(1 - sequence_length, length), 0, np.maximum(length - sequence_length, 0))
+        end = np.minimum(begin + sequence_length, length)
+        before = np.minimum(burn_in, begin)
 
-    def batch(self, trials: np.ndarray, episodes: np.ndarray, env: VecNormalize | None = None) -> TrialBatch:
-        """
-        The given trials as one batch.
-
-        :param trials: (B,) rows of the table
-        :param episodes: (B,) which execution episode of each, between 1 and N
-        :param env: as in ``sample``
-        :return: the padded batch
-        """
-        columns = np.arange(len(trials))
-        ends = trials["ends"].astype(np.int64)
-        begin, end = ends[columns, episodes - 1], ends[columns, episodes]
-        is_last = (episodes == self.n_execution_episodes).astype(np.int64)  # its last observation is not stored
-        return TrialBatch(
-            exploration=self._episodes(trials, np.zeros_like(begin), ends[:, 0], 0, env),
-            execution=self._episodes(trials, begin, end, is_last, env),
-            problem_ids=self.to_torch(trials["problem_id"].astype(self.problem_space.dtype)),
+        finished = np.flatnonzero((end == length) & (chosen < self._n_table))
+        entries = self._table[chosen[finished]]
+        terminated = np.zeros(batch_size, dtype=np.bool_)
+        terminated[finished] = entries["terminated"]
+        n_rows = before + end - begin + 1  # with the one that values are bootstrapped from
+        n_rows[finished] -= 1
+        return self._gather(
+            first + begin - before,
+            envs,
+            n_rows,
+            before + end - begin,
+            env,
+            last=(finished, entries["last"]),
+            terminated=self.to_torch(terminated),
+            burn_in=self.to_torch(before) if burn_in else None,
         )
 
-    def _episodes(
-        self, trials: np.ndarray, begin: np.ndarray, end: np.ndarray, extra: np.ndarray | int, env: VecNormalize | None
+    def _gather(
+        self,
+        start: np.ndarray,
+        envs: np.ndarray,
+        n_rows: np.ndarray,
+        lengths: np.ndarray,
+        normalizer: VecNormalize | None,
+        skipped: frozenset[str] = frozenset(),
+        last: tuple[np.ndarray, np.ndarray] | None = None,
+        **marks: th.Tensor | None,
     ) -> EpisodeBatch:
-        """The rows ``begin`` to ``end`` (counted within each trial), padded with the last of them."""
-        lengths = end - begin - 1 + extra
+        """``n_rows`` rows of each environment from row ``start``, padded with the last of them."""
         n_steps = int(lengths.max())
-        steps = np.minimum(begin + np.arange(n_steps + 1)[:, None], end - 1)
-        place = ((trials["start"] + steps) % self.buffer_size, trials["env"])
-        skipped = _FLAGS if env is None else frozenset()  # VecNormalize wants every key that it normalises
-        observations = {key: rows[place] for key, rows in self.observations.items() if key not in skipped}
-        transitions = (place[0][:n_steps], place[1])
-        normalized: Any = self._normalize_obs(observations, env)
+        rows = start + np.minimum(np.arange(n_steps + 1)[:, None], n_rows - 1)
+        place = (rows % self.buffer_size, envs)
+        observations = {key: stored[place] for key, stored in self.observations.items() if key not in skipped}
+        if last is not None:
+            columns, values = last
+            for key, value in observations.items():
+                value[lengths[columns], columns] = values[key]
+        transitions = (place[0][:n_steps], envs)
+        if isinstance(self.observation_space, spaces.Dict):
+            normalized: Any = self._normalize_obs(observations, normalizer)
+        else:
+            normalized = as_dict(self._normalize_obs(observations["observation"], normalizer))
         return EpisodeBatch(
             observations={key: self.to_torch(value, copy=False) for key, value in normalized.items()},
             actions=self.to_torch(self.actions[transitions][..., 0].astype(np.int64), copy=False),
-            rewards=self.to_torch(self._normalize_reward(self.rewards[transitions], env), copy=False),
+            rewards=self.to_torch(self._normalize_reward(self.rewards[transitions], normalizer), copy=False),
             lengths=self.to_torch(lengths.astype(np.int64), copy=False),
+            **marks,
         )

@@ -10,21 +10,14 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import (
-    FloatSchedule,
-    LinearSchedule,
-    get_parameters_by_name,
-    obs_as_tensor,
-    polyak_update,
-    safe_mean,
-)
+from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, safe_mean
 
-from sb3_dream.common.buffers import TrialBatch, TrialReplayBuffer
 from sb3_dream.common.checks import check_range
 from sb3_dream.common.off_policy import RecurrentOffPolicyAlgorithm
 from sb3_dream.common.trial import TRIAL_KEYS, is_on
+from sb3_dream.common.trial_buffers import TrialBatch, TrialReplayBuffer
 from sb3_dream.dream.losses import Losses, last_prefix, masked_mean, td_loss
-from sb3_dream.dream.policies import ActingState, CnnPolicy, DREAMPolicy, MlpPolicy, MultiInputPolicy
+from sb3_dream.dream.policies import CnnPolicy, DREAMPolicy, MlpPolicy, MultiInputPolicy
 
 SelfDREAM = TypeVar("SelfDREAM", bound="DREAM")
 
@@ -82,7 +75,8 @@ class DREAM(RecurrentOffPolicyAlgorithm):
         "MultiInputPolicy": MultiInputPolicy,
     }
     policy: DREAMPolicy
-    exploration_schedule: Schedule
+    replay_buffer: TrialReplayBuffer | None
+    _buffer_traits = (*RecurrentOffPolicyAlgorithm._buffer_traits, "problem_space", "n_execution_episodes")
     explorer_schedule: Schedule
     exploration_cost_schedule: Schedule
 
@@ -129,49 +123,38 @@ class DREAM(RecurrentOffPolicyAlgorithm):
             bottleneck_size=bottleneck_size,
             exploration_cost=exploration_cost if isinstance(exploration_cost, float | int) else None,
         )
-        check_range(
-            0.0,
-            1.0,
-            gamma=gamma,
-            tau=tau,
-            problem_id_probability=problem_id_probability,
-            exploration_initial_eps=exploration_initial_eps,
-            exploration_final_eps=exploration_final_eps,
-            explorer_final_eps=explorer_final_eps,
-        )
+        check_range(0.0, 1.0, problem_id_probability=problem_id_probability, explorer_final_eps=explorer_final_eps)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least one trial, got {batch_size}")
         # a trial takes at least 3 steps: explore, between episodes, execute
         if buffer_size < 3 * batch_size:
             raise ValueError(f"buffer_size of {buffer_size} steps is smaller than one batch of {batch_size} trials")
         super().__init__(
-            self.policy_aliases.get(policy, policy) if isinstance(policy, str) else policy,
+            policy,
             env,
             learning_rate,
-            buffer_size,
-            learning_starts,
-            batch_size,
-            tau,
-            gamma,
-            train_freq,
-            gradient_steps,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            batch_size=batch_size,
+            tau=tau,
+            gamma=gamma,
+            train_freq=train_freq,
+            gradient_steps=gradient_steps,
             replay_buffer_class=replay_buffer_class or TrialReplayBuffer,
-            replay_buffer_kwargs=dict(replay_buffer_kwargs or {}),  # copies: what the trials are like is added
+            replay_buffer_kwargs=replay_buffer_kwargs,
             optimize_memory_usage=optimize_memory_usage,
-            policy_kwargs=dict(policy_kwargs or {}),
+            target_update_interval=target_update_interval,
+            exploration_fraction=exploration_fraction,
+            exploration_initial_eps=exploration_initial_eps,
+            exploration_final_eps=exploration_final_eps,
+            max_grad_norm=max_grad_norm,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
             verbose=verbose,
-            device=device,
             seed=seed,
-            sde_support=False,
-            supported_action_spaces=(spaces.Discrete,),
-            support_multi_env=True,
+            device=device,
         )
-        self.target_update_interval = target_update_interval
-        self.exploration_fraction = exploration_fraction
-        self.exploration_initial_eps = exploration_initial_eps
-        self.exploration_final_eps = exploration_final_eps
         self.explorer_fraction = explorer_fraction
         self.explorer_final_eps = explorer_final_eps
         self.problem_std = problem_std
@@ -179,10 +162,7 @@ class DREAM(RecurrentOffPolicyAlgorithm):
         self.bottleneck_size = bottleneck_size
         self.exploration_cost = exploration_cost
         self.problem_id_probability = problem_id_probability
-        self.max_grad_norm = max_grad_norm
-        self._n_calls = 0
-        #: ε of execution and of exploration episodes
-        self.exploration_rate = exploration_initial_eps
+        #: ε of exploration episodes; ``exploration_rate`` is that of execution episodes
         self.explorer_rate = exploration_initial_eps
         if _init_setup_model:
             self._setup_model()
@@ -226,42 +206,29 @@ class DREAM(RecurrentOffPolicyAlgorithm):
         if self.env is not None:
             self._check_trials()
         super()._setup_model()
-        initial, final, fraction = self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
-        self.exploration_schedule = LinearSchedule(initial, final, fraction)
         self.explorer_schedule = LinearSchedule(
-            initial,
-            final if self.explorer_final_eps is None else self.explorer_final_eps,
-            fraction if self.explorer_fraction is None else self.explorer_fraction,
+            self.exploration_initial_eps,
+            self.exploration_final_eps if self.explorer_final_eps is None else self.explorer_final_eps,
+            self.exploration_fraction if self.explorer_fraction is None else self.explorer_fraction,
         )
         self.exploration_cost_schedule = FloatSchedule(self.exploration_cost)
-        networks, targets = self.policy.networks, self.policy.target_networks
-        self._parameters = list(networks.parameters())
-        self._target_parameters = list(targets.parameters())
-        self._batch_norm_stats = get_parameters_by_name(networks, ["running_"])
-        self._batch_norm_stats_target = get_parameters_by_name(targets, ["running_"])
-        self._acting: ActingState | None = None
         self._trial_infos: deque[dict[str, Any]] = deque(maxlen=self._stats_window_size)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         result = super()._setup_learn(*args, **kwargs)
-        self._acting = self.policy.initial_state(self.n_envs)
         self._acting_z = self._acting.z[0]
         self._problem_ids: list[Any] = [None] * self.n_envs
         return result
 
     # ---- acting: Algorithm 1, lines 3-12 -------------------------------------------------------------------------
 
-    def _sample_action(self, learning_starts: int, action_noise: Any = None, n_envs: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        assert isinstance(self._last_obs, dict) and self._acting is not None
-        with th.no_grad():
-            observation = obs_as_tensor(self._last_obs, self.device)
-            executing_starts = ~is_on(self._last_obs["exploring"]) & is_on(self._last_obs["episode_start"])
-            if executing_starts.any():
-                self._draw_z(executing_starts)
-            q_values, self._acting = self.policy.act(observation, self._acting, self._acting_z)  # type: ignore[arg-type]
-        warming_up = self.num_timesteps < learning_starts
-        actions = self._epsilon_greedy(self.rng, q_values.cpu().numpy(), is_on(self._last_obs["exploring"]), warming_up)
-        return actions, actions
+    def _q_values(self, observation: dict[str, th.Tensor]) -> th.Tensor:
+        executing_starts = ~is_on(observation["exploring"]) & is_on(observation["episode_start"])
+        if executing_starts.any():
+            self._draw_z(executing_starts.cpu().numpy())
+        # where inner episodes start, and so trials, the observation says
+        q_values, self._acting = self.policy.act(observation, self._acting, self._acting_z)
+        return q_values
 
     def _draw_z(self, starts: np.ndarray) -> None:
         """For each execution episode that starts, z from the problem ID or from the exploration trajectory (lines 8-10)."""
@@ -279,15 +246,9 @@ class DREAM(RecurrentOffPolicyAlgorithm):
         noise = self.rng.standard_normal(tuple(mean.shape), dtype=np.float32)
         return mean + self.problem_std * th.as_tensor(noise, device=self.device)
 
-    def _epsilon_greedy(
-        self, rng: np.random.Generator | None, q_values: np.ndarray, exploring: np.ndarray, warming_up: bool = False
-    ) -> np.ndarray:
-        """Greedy, or random with the ε of the phase that each environment is in. The networks have run in any case."""
-        assert rng is not None
-        n_envs, n_actions = q_values.shape
-        epsilon = 1.0 if warming_up else np.where(exploring.reshape(n_envs), self.explorer_rate, self.exploration_rate)
-        random = rng.random(n_envs) < epsilon
-        return np.where(random, rng.integers(n_actions, size=n_envs), q_values.argmax(axis=1))
+    def _epsilon(self, observation: Any) -> np.ndarray:
+        """Of the phase that each environment is in."""
+        return np.where(is_on(np.asarray(observation["exploring"])), self.explorer_rate, self.exploration_rate)
 
     def _store_transition(
         self,
@@ -298,21 +259,13 @@ class DREAM(RecurrentOffPolicyAlgorithm):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        normalizer = self._vec_normalize_env
-        if normalizer is None:
-            self._last_original_obs, new_original_obs = self._last_obs, new_obs
-        else:
-            new_original_obs, reward = normalizer.get_original_obs(), normalizer.get_original_reward()
         try:
             self._problem_ids = [info["problem_id"] for info in infos]
         except KeyError as error:
             raise ValueError(
                 "info has no 'problem_id': DREAM learns on trials with training=True (their default on the train split)"
             ) from error
-        self._refuse_nan(new_original_obs, reward)
-        replay_buffer.add(self._last_original_obs, new_original_obs, buffer_action, reward, dones, infos)  # type: ignore[arg-type]
-        self._last_obs, self._last_original_obs = new_obs, new_original_obs
-        self._last_episode_starts = dones
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         for env in np.flatnonzero(dones):
             self._trial_infos.append(infos[env])
 
@@ -393,14 +346,8 @@ class DREAM(RecurrentOffPolicyAlgorithm):
         )
 
     def _on_step(self) -> None:
-        self._n_calls += 1
-        # each call is n_envs steps
-        if self._n_calls % max(self.target_update_interval // self.n_envs, 1) == 0:
-            polyak_update(self._parameters, self._target_parameters, self.tau)
-            polyak_update(self._batch_norm_stats, self._batch_norm_stats_target, 1.0)
-        self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
+        super()._on_step()
         self.explorer_rate = self.explorer_schedule(self._current_progress_remaining)
-        self.logger.record("rollout/exploration_rate", self.exploration_rate)
         self.logger.record("rollout/explorer_rate", self.explorer_rate)
 
     def dump_logs(self) -> None:
@@ -417,29 +364,6 @@ class DREAM(RecurrentOffPolicyAlgorithm):
 
     # ---- the rest of SB3's contract ------------------------------------------------------------------------------
 
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """
-        The next action, ε-greedy unless ``deterministic``. Recurrent as RecurrentPPO's: pass back the state it returns.
-        It never looks at a problem ID: z comes from the exploration trajectory.
-
-        :param observation: of one trial or of B
-        :param state: from the call before; None at the start
-        :param episode_start: (B,), whether a new trial starts (the observation says so too)
-        :param deterministic: whether to act greedily
-        :return: actions (B,), or one, and the new state
-        """
-        if deterministic:
-            return self.policy.predict(observation, state, episode_start)
-        q_values, state, vectorized = self.policy.predict_q_values(observation, state, episode_start)
-        actions = self._epsilon_greedy(self.predict_rng, q_values, is_on(np.asarray(observation["exploring"])))
-        return (actions if vectorized else actions[0]), state
-
     def learn(
         self: SelfDREAM,
         total_timesteps: int,
@@ -453,17 +377,4 @@ class DREAM(RecurrentOffPolicyAlgorithm):
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:
-        return [
-            *super()._excluded_save_params(),
-            "_parameters",
-            "_target_parameters",
-            "_batch_norm_stats",
-            "_batch_norm_stats_target",
-            "_acting",
-            "_acting_z",
-            "_problem_ids",
-            "_trial_infos",
-        ]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.optimizer"], []
+        return [*super()._excluded_save_params(), "_acting_z", "_problem_ids", "_trial_infos"]

@@ -1,0 +1,148 @@
+"""Replay of whole trials: an exploration episode and one execution episode of each, as padded batches with masks."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_dream.common.buffers import EpisodeBatch, EpisodeReplayBuffer
+from sb3_dream.common.trial import TRIAL_KEYS, is_on
+
+#: Within one inner episode these say nothing that the mask does not say.
+_FLAGS = frozenset({"exploring", "episode_start", "episode_end"})
+
+
+@dataclass(frozen=True)
+class TrialBatch:
+    """B trials: the exploration episode of each, and one of its execution episodes."""
+
+    #: the paper's exploration buffer
+    exploration: EpisodeBatch
+    #: the paper's execution buffer; entry b comes from the same trial as ``exploration``'s
+    execution: EpisodeBatch
+    #: (B,) int64 for a Discrete problem space, else (B, d)
+    problem_ids: th.Tensor
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.exploration.lengths), len(self.execution.lengths), len(self.problem_ids)}
+        if len(sizes) != 1:
+            raise ValueError(f"A TrialBatch needs as many explorations as executions and problem IDs, got {sizes}")
+
+
+class TrialReplayBuffer(EpisodeReplayBuffer):
+    """
+    Replay buffer of trials, which to SB3 are episodes. The paper's two buffers (exploration and execution) are two views of
+    the same rows.
+
+    :param buffer_size: number of steps kept, over all environments
+    :param observation_space: the space of ``TrialEnv``
+    :param action_space: a Discrete space
+    :param device: where the sampled tensors go
+    :param n_envs: number of environments side by side
+    :param optimize_memory_usage: must be False; no observation is stored twice anyway
+    :param problem_space: the space of problem IDs
+    :param n_execution_episodes: N, execution episodes in each trial
+    :raises ValueError: if the spaces are not those of a trial, or no row fits
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        device: th.device | str = "auto",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,
+        *,
+        problem_space: spaces.Space,
+        n_execution_episodes: int = 1,
+    ):
+        if not isinstance(observation_space, spaces.Dict) or not set(TRIAL_KEYS) <= set(observation_space.spaces):
+            raise ValueError(f"TrialReplayBuffer needs the observation space of a TrialEnv, got {observation_space}")
+        self.problem_space = problem_space
+        self.n_execution_episodes = n_execution_episodes
+        super().__init__(buffer_size, observation_space, action_space, device, n_envs, optimize_memory_usage)
+
+    def _table_fields(self) -> list[tuple]:
+        # The end of each inner episode counted from the first row, and the problem ID.
+        problem: Any = self.problem_space.dtype
+        if isinstance(self.problem_space, spaces.Discrete):
+            problem = np.min_scalar_type(int(self.problem_space.n) - 1)
+        return [self._ends_field(self.n_execution_episodes + 1), ("problem_id", problem, self.problem_space.shape)]
+
+    @property
+    def n_trials(self) -> int:
+        """Number of whole trials that can be sampled."""
+        return len(self._whole_trials())
+
+    def _whole_trials(self) -> np.ndarray:
+        """Places in the table of the trials whose every row is still there."""
+        return np.flatnonzero(self._table["start"][: self._n_table] >= self.n_rows - self.buffer_size)
+
+    drop_unfinished_trials = EpisodeReplayBuffer.drop_unfinished_episodes
+
+    def _entry(self, start: int, env: int, info: dict[str, Any]) -> tuple:
+        length = self.n_rows - start
+        if "problem_id" not in info:
+            raise ValueError("A trial ended without info['problem_id']: learning needs a TrialEnv with training=True")
+        if length > self.buffer_size:
+            raise ValueError(
+                f"A trial of {length} steps does not fit: buffer_size holds {self.buffer_size} steps for each environment"
+            )
+        rows = np.arange(start, self.n_rows) % self.buffer_size
+        starts = np.flatnonzero(is_on(self.observations["episode_start"][rows, env]))
+        if len(starts) != self.n_execution_episodes + 1:
+            raise ValueError(
+                f"A trial has 1 + {self.n_execution_episodes} inner episodes, but the one that environment {env} ended "
+                f"has {len(starts)} (episode_start must be 1 at the first observation of each)"
+            )
+        return start, env, (*starts[1:], length), info["problem_id"]
+
+    def sample(  # type: ignore[override]
+        self, batch_size: int, env: VecNormalize | None = None, rng: np.random.Generator | None = None
+    ) -> TrialBatch:
+        """
+        Draw whole trials, with replacement, and one execution episode of each.
+
+        :param batch_size: number of trials B
+        :param env: the VecNormalize whose statistics normalise the stored raw data
+        :param rng: the generator to draw with
+        :return: the padded batch, on the buffer's device
+        :raises ValueError: if no whole trial is stored
+        """
+        whole = self._whole_trials()
+        if len(whole) == 0:
+            raise ValueError("No whole trial to sample from yet")
+        rng = rng or np.random.default_rng()
+        trials = self._table[whole[rng.integers(len(whole), size=batch_size)]]
+        episodes = rng.integers(1, self.n_execution_episodes + 1, size=batch_size)
+        return self.batch(trials, episodes, env)
+
+    def batch(self, trials: np.ndarray, episodes: np.ndarray, env: VecNormalize | None = None) -> TrialBatch:
+        """
+        The given trials as one batch.
+
+        :param trials: (B,) rows of the table
+        :param episodes: (B,) which execution episode of each, between 1 and N
+        :param env: as in ``sample``
+        :return: the padded batch
+        """
+        columns = np.arange(len(trials))
+        ends = trials["ends"].astype(np.int64)
+        begin, end = ends[columns, episodes - 1], ends[columns, episodes]
+        is_last = (episodes == self.n_execution_episodes).astype(np.int64)  # its last observation is not stored
+        return TrialBatch(
+            exploration=self._episodes(trials, np.zeros_like(begin), ends[:, 0], 0, env),
+            execution=self._episodes(trials, begin, end, is_last, env),
+            problem_ids=self.to_torch(trials["problem_id"].astype(self.problem_space.dtype)),
+        )
+
+    def _episodes(
+        self, trials: np.ndarray, begin: np.ndarray, end: np.ndarray, extra: np.ndarray | int, env: VecNormalize | None
+    ) -> EpisodeBatch:
+        """The rows ``begin`` to ``end``, counted within each trial."""
+        skipped = _FLAGS if env is None else frozenset()  # VecNormalize wants every key that it normalises
+        return self._gather(trials["start"] + begin, trials["env"], end - begin, end - begin - 1 + extra, env, skipped)
