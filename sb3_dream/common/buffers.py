@@ -311,7 +311,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
             n_rows,
             before + end - begin,
             env,
-            last=(finished, entries["last"]),
+            last=(finished[~entries["terminated"]], entries["last"][~entries["terminated"]]),
             terminated=self.to_torch(terminated),
             burn_in=self.to_torch(before) if burn_in else None,
         )
