@@ -1,9 +1,9 @@
 """
-``python -m benchmarks.cartpole``: CartPole without velocities, which an agent has to remember positions for. RecurrentDQN and
-sb3-contrib's RecurrentPPO, five seeds each, one after the other on one thread. Writes a curve and a record for each run, and a
-table of all, to ``benchmarks/results/recurrent_dqn/CartPole``.
+``python -m benchmarks.cartpole``: CartPole without velocities, for which an agent must remember where things have been.
+RecurrentDQN and sb3-contrib's RecurrentPPO (needs sb3-contrib), five seeds each, one after the other on one thread.
 
-Needs sb3-contrib. A run that is there already is not run again.
+Writes a curve (csv) and a record (json) of each run and a table of all (``table.md``) to
+``benchmarks/results/recurrent_dqn/CartPole``. A run that is there already is not run again.
 """
 
 import argparse
@@ -21,51 +21,64 @@ from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
 
 from benchmarks.run import RESULTS, describe_source, describe_versions
 from benchmarks.settings import load_settings, make_model
+from sb3_dream import RecurrentDQN
 
-ENV_ID = "CartPole-v1"
-FOLDER = RESULTS / "recurrent_dqn" / "CartPole"
-_N_EPISODES = 100
+#: rl_zoo3's name for it
+ENV_ID = "CartPoleNoVel-v1"
+ALGORITHMS: dict[str, Any] = {"recurrent_dqn": RecurrentDQN, "ppo_lstm": RecurrentPPO}
+#: what counts as solved
+SOLVED = 475.0
+#: episodes in the last evaluation, and in the others
+_N_EPISODES, _N_ON_THE_WAY = 100, 20
+_EVAL_SEED = 10_000
 
 
 class PositionOnly(gym.ObservationWrapper):
-    """CartPole as a camera sees it: where the cart is and how the pole leans, but not how fast they move."""
+    """Shows where the cart is and how the pole leans, but not how fast they move."""
 
     def __init__(self, env: gym.Env):
         super().__init__(env)
-        space = env.observation_space
-        assert isinstance(space, spaces.Box)
-        self.observation_space = spaces.Box(space.low[::2], space.high[::2])
+        assert isinstance(env.observation_space, spaces.Box)
+        self.observation_space = spaces.Box(env.observation_space.low[::2], env.observation_space.high[::2])
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
-        """Position and angle of (position, velocity, angle, angular velocity)."""
+        """Of (position, velocity, angle, angular velocity) every other."""
         return observation[::2]
 
 
-def make_env(n_envs: int, seed: int) -> Any:
+def make_env(settings: dict[str, Any], n_envs: int, seed: int, training: bool = True) -> VecEnv:
     """
-    :param n_envs: side by side
+    :param settings: from ``load_settings``; their ``normalize`` is rl_zoo3's
+    :param n_envs: how many side by side
     :param seed: of the first
+    :param training: whether statistics are updated and rewards normalised
     :return: CartPole without velocities
     """
-    return make_vec_env(ENV_ID, n_envs=n_envs, seed=seed, wrapper_class=PositionOnly)
+    env = make_vec_env("CartPole-v1", n_envs=n_envs, seed=seed, wrapper_class=PositionOnly)
+    if not settings.get("normalize"):
+        return env
+    kwargs = eval(settings["normalize"], {})  # rl_zoo3's format; our own file
+    return VecNormalize(env, **(kwargs if training else {**kwargs, "norm_reward": False, "training": False}))
 
 
 class Curve(BaseCallback):
     """
-    Evaluate greedily at equal distances, and say how much processor time learning took until then.
+    Evaluate greedily at equal distances, and count the processor time of learning alone.
 
+    :param env: to evaluate on
     :param total_timesteps: of the run
     :param n_evaluations: how often
     """
 
-    def __init__(self, total_timesteps: int, n_evaluations: int):
+    def __init__(self, env: VecEnv, total_timesteps: int, n_evaluations: int):
         super().__init__()
+        self.env = env
         self.every = total_timesteps / n_evaluations
         self.rows: list[dict[str, float]] = []
-        self.env = make_env(n_envs=20, seed=10_000)
         self._evaluating = 0.0
 
     def _on_training_start(self) -> None:
@@ -76,25 +89,94 @@ class Curve(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         if self.num_timesteps >= self.every * (len(self.rows) + 1):
-            self.evaluate(20)
+            self._evaluate(_N_ON_THE_WAY)
 
     def _on_training_end(self) -> None:
-        self.evaluate(_N_EPISODES)
+        self._evaluate(_N_EPISODES)
 
-    def evaluate(self, n_episodes: int) -> None:
-        """Add a row."""
+    def _evaluate(self, n_episodes: int) -> None:
         begin = time.process_time()
-        returns, _ = evaluate_policy(self.model, self.env, n_episodes, deterministic=True, return_episode_rewards=True)
+        if isinstance(self.env, VecNormalize):
+            sync_envs_normalization(self.training_env, self.env)
+        returns: Any
+        returns, _ = evaluate_policy(self.model, self.env, n_episodes, return_episode_rewards=True)
         row = {
             "timesteps": self.num_timesteps,
             "cpu_seconds": begin - self._start - self._evaluating,
-            "return": float(np.mean(returns)),
-            "worst": float(np.min(returns)),
+            "return": np.mean(returns),
+            "worst": np.min(returns),
         }
-        self.rows.append({key: round(value, 3) for key, value in row.items()})
+        self.rows.append({key: round(float(value), 3) for key, value in row.items()})
         self._evaluating += time.process_time() - begin
-        if self.verbose:
-            print(self.rows[-1], flush=True)
 
 
-ALGORITHMS = {"recurrent_dqn": None, "ppo_lstm": RecurrentPPO}
+def run(algo: str, seed: int, n_evaluations: int, folder: Path, n_timesteps: int | None = None) -> None:
+    """
+    Train one model, and write its curve and record.
+
+    :param algo: a key of ``ALGORITHMS``
+    :param seed: of model and environments
+    :param n_evaluations: how often to evaluate on the way
+    :param folder: where to write
+    :param n_timesteps: instead of the settings' own
+    """
+    source = describe_source("benchmarks.cartpole")
+    settings = load_settings(ENV_ID, algo)
+    total = int(n_timesteps or settings["n_timesteps"])
+    env = make_env(settings, settings["n_envs"], seed)
+    model = make_model(settings, env, ALGORITHMS[algo], seed=seed, device="cpu")
+    curve = Curve(make_env(settings, _N_ON_THE_WAY, _EVAL_SEED, training=False), total, n_evaluations)
+    model.learn(total, callback=curve, log_interval=10**9)
+
+    with (folder / f"{algo}_seed_{seed}.csv").open("w", newline="", encoding="utf8") as file:
+        writer = csv.DictWriter(file, list(curve.rows[0]))
+        writer.writeheader()
+        writer.writerows(curve.rows)
+    record = {**source, "algo": algo, "seed": seed, "settings": settings, **curve.rows[-1], "versions": describe_versions()}
+    (folder / f"{algo}_seed_{seed}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
+
+
+def table(folder: Path) -> str:
+    """
+    :param folder: with records
+    :return: a Markdown table, one row for each algorithm
+    """
+    lines = [
+        "| algorithm | return of each seed | solved | steps | processor seconds |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for algo, cls in ALGORITHMS.items():
+        records = [json.loads(path.read_text(encoding="utf8")) for path in sorted(folder.glob(f"{algo}_seed_*.json"))]
+        if records:
+            returns = [record["return"] for record in records]
+            seconds = [record["cpu_seconds"] for record in records]
+            lines.append(
+                f"| {cls.__name__} | {', '.join(f'{value:.1f}' for value in returns)} "
+                f"| {sum(value >= SOLVED for value in returns)} of {len(returns)} "
+                f"| {records[0]['timesteps']:,.0f} | {min(seconds):.0f} to {max(seconds):.0f} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--algo", choices=ALGORITHMS, nargs="+", default=list(ALGORITHMS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--n-timesteps", type=int, help="instead of the settings' own")
+    parser.add_argument("--n-evaluations", type=int, default=20)
+    parser.add_argument("--folder", type=Path, default=RESULTS / "recurrent_dqn" / "CartPole")
+    args = parser.parse_args()
+
+    th.set_num_threads(1)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for seed in args.seeds:
+        for algo in args.algo:
+            if not (args.folder / f"{algo}_seed_{seed}.json").exists():
+                run(algo, seed, args.n_evaluations, args.folder, args.n_timesteps)
+    (args.folder / "table.md").write_text(table(args.folder) + "\n", encoding="utf8")
+    print(table(args.folder))
+
+
+if __name__ == "__main__":
+    main()

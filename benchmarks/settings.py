@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_dream import DREAM
 
 HYPERPARAMS = Path(__file__).parent / "hyperparams"
-_NOT_FOR_THE_MODEL = ("n_envs", "n_timesteps", "env_kwargs", "eval_env_kwargs")
+_NOT_FOR_THE_MODEL = ("n_envs", "n_timesteps", "env_kwargs", "eval_env_kwargs", "normalize")
 
 
 def load_settings(env_id: str, algo: str = "dream") -> dict[str, Any]:
@@ -30,10 +30,11 @@ def load_settings(env_id: str, algo: str = "dream") -> dict[str, Any]:
     return settings[env_id]
 
 
-def make_model(settings: dict[str, Any], env: VecEnv, **model_kwargs: Any) -> DREAM:
+def make_model(settings: dict[str, Any], env: VecEnv, algorithm: Any = DREAM, **model_kwargs: Any) -> Any:
     """
     :param settings: from ``load_settings``
     :param env: training environment
+    :param algorithm: its class
     :param model_kwargs: what comes on top, e.g. ``seed``
     :return: the model
     """
@@ -45,7 +46,7 @@ def make_model(settings: dict[str, Any], env: VecEnv, **model_kwargs: Any) -> DR
             arguments[key] = LinearSchedule(0.0, float(value.removeprefix("ramp_")), 1.0)
     if isinstance(arguments.get("policy_kwargs"), str):
         arguments["policy_kwargs"] = eval(arguments["policy_kwargs"], {})  # rl_zoo3's format; our own file
-    return DREAM(env=env, **arguments, **model_kwargs)
+    return algorithm(env=env, **arguments, **model_kwargs)
 
 
 def make_train_env(env_id: str, settings: dict[str, Any], seed: int, **env_kwargs: Any) -> VecEnv:

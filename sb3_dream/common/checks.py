@@ -39,3 +39,14 @@ def check_range(low: float, high: float, **arguments: float | None) -> None:
         if value is not None and not (low <= value <= high and np.isfinite(value)):
             wanted = f"between {low:g} and {high:g}" if np.isfinite(high) else f"finite and at least {low:g}"
             raise ValueError(f"{name} must be {wanted}, got {value}")
+
+
+def check_whole(least: int, **arguments: int) -> None:
+    """
+    :param least: the least value that is allowed
+    :param arguments: by name
+    :raises ValueError: that names the argument
+    """
+    for name, value in arguments.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")

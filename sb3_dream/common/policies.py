@@ -93,8 +93,8 @@ class RecurrentPolicy(BasePolicy):
         """What is observed is one space, whatever its name."""
         if len(own) != 1:
             raise ValueError(
-                f"'MlpPolicy' and 'CnnPolicy' need a {self._observer} whose observation is one space, but this one has the "
-                f"keys {sorted(own)}: use 'MultiInputPolicy'"
+                f"'MlpPolicy' and 'CnnPolicy' are for observations of one space, but the {self._observer}'s has the keys "
+                f"{sorted(own)}: use 'MultiInputPolicy'"
             )
         return next(iter(own.values()))
 

@@ -7,6 +7,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
 from sb3_dream.common.buffers import EpisodeBatch, EpisodeReplayBuffer
+from sb3_dream.common.checks import check_whole
 from sb3_dream.common.losses import td_loss
 from sb3_dream.common.off_policy import RecurrentOffPolicyAlgorithm
 from sb3_dream.recurrent_dqn.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, RecurrentDQNPolicy
@@ -102,13 +103,8 @@ class RecurrentDQN(RecurrentOffPolicyAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ):
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("sequence_length", sequence_length, 1),
-            ("burn_in", burn_in, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        check_whole(1, batch_size=batch_size, sequence_length=sequence_length)
+        check_whole(0, burn_in=burn_in)
         if buffer_size < batch_size:
             raise ValueError(f"buffer_size of {buffer_size} steps is smaller than one batch of {batch_size} windows")
         super().__init__(
