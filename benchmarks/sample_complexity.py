@@ -2,9 +2,9 @@
 ``python -m benchmarks.sample_complexity``: trials until DREAM's two policies are optimal on the bandit, against the number
 of arms |A|. Writes ``benchmarks/results/dream/sample_complexity.csv``, ``.png`` and ``.json`` (what it was made from).
 
-A policy counts as optimal from the evaluation after which it always is, until both have been three times in a row: exploration, when the greedy Q^exp
-pulls the informative arm in every problem; execution, when the greedy return is 1 in every problem, with z from the
-exploration trajectory. Evaluations are 5 % apart.
+A policy counts as optimal from the evaluation after which it always is, until both have been three times in a row.
+Exploration is optimal when the greedy Q^exp pulls the informative arm in every problem, execution when the greedy return is 1
+in every problem, with z from the exploration trajectory. Evaluations are 5 % apart.
 """
 
 import argparse
