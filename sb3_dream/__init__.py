@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from sb3_dream.common.buffers import EpisodeBatch, TrialBatch, TrialReplayBuffer
+from sb3_dream.common.check import check_trial_env
 from sb3_dream.common.evaluation import TrialResults, evaluate_problems
 from sb3_dream.common.trial import TrialEnv
 from sb3_dream.common.visualization import record_trial
@@ -17,6 +18,7 @@ __all__ = [
     "TrialEnv",
     "TrialReplayBuffer",
     "TrialResults",
+    "check_trial_env",
     "evaluate_problems",
     "record_trial",
 ]
