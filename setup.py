@@ -42,6 +42,10 @@ setup(
             "types-tqdm",
             "sb3-contrib>=2.9,<3",
             "tensorboard",
+            # families of others
+            "minigrid",
+            "metaworld",
+            "gymnasium[mujoco]",
         ],
         "docs": ["sphinx>=8,<10", "myst-parser>=4,<6", "sphinx-rtd-theme>=3", "sphinx-copybutton"],
     },

@@ -99,10 +99,11 @@ def check_trial_env(env: gym.Env, seed: int = 0) -> None:
     finally:
         trial.env, trial.n_execution_episodes = family, n_execution_episodes
         trial._running = False
+    if wrong:
+        findings = [*wrong, *(f"perhaps: {message}" for message in doubtful)]
+        raise ValueError("\n".join(["These trials are not right:", *(f"- {finding}" for finding in findings)]))
     for message in doubtful:
         warnings.warn(message)
-    if wrong:
-        raise ValueError("\n".join(["These trials are not right:", *(f"- {message}" for message in wrong)]))
 
 
 def _ends(trial: TrialEnv, seed: int) -> bool:
@@ -191,7 +192,7 @@ def _shown_problems(trial: TrialEnv, chosen: np.ndarray, trials: list[list[_Epis
     for index in chosen:
         for name, value in _numbers(trial.problem_ids[index], trial.problems[index]):
             numbers.setdefault(name, []).append(value)
-    found = {}
+    found: dict[str, str] = {}
     for phase, episodes in _phases(trials):
         seen = [np.array([o for e in some for o in e.observations]) for some in episodes]
         constant = np.all([np.ptp(observations, axis=0) == 0 for observations in seen], axis=0)

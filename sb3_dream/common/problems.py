@@ -30,8 +30,9 @@ def number_problems(problems: list[Any], problem_space: spaces.Space | None = No
     :param problems: the problems of the family
     :param problem_space: the space, if it is known
     :return: the space, and the ID of each problem
-    :raises ValueError: if a problem is outside ``problem_space``, or that is of another kind
+    :raises ValueError: if a problem is outside ``problem_space``, or that is of another kind, or for NaN and infinity
     """
+    ids: Any = problems
     if problem_space is None:
         try:
             ids = np.asarray(problems)
@@ -39,6 +40,8 @@ def number_problems(problems: list[Any], problem_space: spaces.Space | None = No
             ids = np.empty(0, dtype=object)
         if ids.dtype.kind == "f" and ids.ndim in (1, 2):
             ids = ids.reshape(len(ids), -1).astype(np.float32)
+            if not np.isfinite(ids).all():
+                raise ValueError(f"Problems that are numbers must be finite, got {problems[:5]}")
             problem_space = spaces.Box(ids.min(axis=0), ids.max(axis=0), dtype=np.float32)
         elif ids.dtype.kind in "iu" and ids.ndim in (1, 2) and ids.min() >= 0:
             problem_space = spaces.Discrete(int(ids.max()) + 1) if ids.ndim == 1 else spaces.MultiDiscrete(ids.max(axis=0) + 1)
@@ -46,7 +49,7 @@ def number_problems(problems: list[Any], problem_space: spaces.Space | None = No
             return spaces.Discrete(len(problems)), list(range(len(problems)))
     if not isinstance(problem_space, spaces.Discrete | spaces.MultiDiscrete | spaces.Box):
         raise ValueError(f"problem_space must be Discrete, MultiDiscrete or Box, got {problem_space}")
-    return problem_space, [checked_problem_id(problem, problem_space) for problem in problems]
+    return problem_space, [checked_problem_id(problem_id, problem_space) for problem_id in ids]
 
 
 def checked_problem_id(problem_id: Any, problem_space: spaces.Space) -> Any:
