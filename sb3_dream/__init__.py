@@ -4,7 +4,8 @@ from pathlib import Path
 
 from sb3_dream.common.buffers import EpisodeBatch, TrialBatch, TrialReplayBuffer
 from sb3_dream.common.check import check_trial_env
-from sb3_dream.common.evaluation import TrialResults, evaluate_problems
+from sb3_dream.common.evaluation import evaluate_problems
+from sb3_dream.common.results import TrialResults
 from sb3_dream.common.trial import TrialEnv
 from sb3_dream.common.visualization import record_trial
 from sb3_dream.dream import DREAM

@@ -11,7 +11,14 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name, obs_as_tensor, polyak_update, safe_mean
+from stable_baselines3.common.utils import (
+    FloatSchedule,
+    LinearSchedule,
+    get_parameters_by_name,
+    obs_as_tensor,
+    polyak_update,
+    safe_mean,
+)
 
 from sb3_dream.common.buffers import TrialBatch, TrialReplayBuffer
 from sb3_dream.common.trial import TRIAL_KEYS
@@ -65,7 +72,9 @@ class DREAM(OffPolicyAlgorithm):
     :param bottleneck_weight: λ, the weight of the bottleneck on f, at least 0
     :param bottleneck_size: K. The bottleneck is λ max(‖f(μ)‖², K): it leaves norms under K alone and pulls larger ones
         back, as the authors' program does. (The paper prints min(‖f(μ)‖², K), which drives f to zero.)
-    :param exploration_cost: c, the cost of each exploration step, at least 0. It means something only beside ‖f‖²
+    :param exploration_cost: c, the cost of each exploration step, at least 0: a number, or a function of the remaining
+        progress (from 1 to 0). It means something only beside ‖f‖², which is small at first: a c that grows from 0 keeps
+        exploration from ending early for good
     :param problem_id_probability: the chance that, in training, an execution episode acts from the problem ID instead of
         from the exploration trajectory
     :param max_grad_norm: maximum norm of the gradient, over all four networks together
@@ -88,6 +97,7 @@ class DREAM(OffPolicyAlgorithm):
     replay_buffer: TrialReplayBuffer | None
     exploration_schedule: Schedule
     explorer_schedule: Schedule
+    exploration_cost_schedule: Schedule
 
     def __init__(
         self,
@@ -113,7 +123,7 @@ class DREAM(OffPolicyAlgorithm):
         problem_std: float = 0.1,
         bottleneck_weight: float = 1.0,
         bottleneck_size: float = 10.0,
-        exploration_cost: float = 0.01,
+        exploration_cost: float | Schedule = 0.01,
         problem_id_probability: float = 0.5,
         max_grad_norm: float = 10.0,
         stats_window_size: int = 100,
@@ -130,7 +140,7 @@ class DREAM(OffPolicyAlgorithm):
             problem_std=problem_std,
             bottleneck_weight=bottleneck_weight,
             bottleneck_size=bottleneck_size,
-            exploration_cost=exploration_cost,
+            exploration_cost=exploration_cost if isinstance(exploration_cost, float | int) else None,
         )
         check_range(
             0.0,
@@ -250,6 +260,7 @@ class DREAM(OffPolicyAlgorithm):
             final if self.explorer_final_eps is None else self.explorer_final_eps,
             fraction if self.explorer_fraction is None else self.explorer_fraction,
         )
+        self.exploration_cost_schedule = FloatSchedule(self.exploration_cost)
         networks, targets = self.policy.networks, self.policy.target_networks
         self._parameters = list(networks.parameters())
         self._target_parameters = list(targets.parameters())
@@ -377,7 +388,8 @@ class DREAM(OffPolicyAlgorithm):
 
         # exploration: the reward is the drop in distance (Eq. 5), with today's f and g and no gradient through it
         settled = distance.detach()
-        reward = settled[:-1] - settled[1:] - self.exploration_cost
+        cost = self.exploration_cost_schedule(self._current_progress_remaining)
+        reward = settled[:-1] - settled[1:] - cost
         (q_explore,), _ = policy.explorer(explore_steps)
         with th.no_grad():
             (q_explore_target,), _ = policy.explorer_target(explore_steps)
