@@ -187,6 +187,16 @@ def test_the_one_hot_of_the_problem_id_shows() -> None:
     check_trial_env(TrialEnv(Lights(), range(6)))
 
 
+def test_another_start_in_each_problem_is_no_leak() -> None:
+    """What is seen and passes is what exploring is for."""
+
+    class Start(Lights):
+        def extra(self) -> Any:
+            return [0, 0, self.problem if self.t == 0 else 0, 0, 0, 0]
+
+    check_trial_env(trials(Start))
+
+
 def test_a_number_of_a_vector_shows() -> None:
     """A goal's coordinates are the problem as much as an index is."""
 
@@ -282,10 +292,24 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     assert "(Or it is the seeds, see above.)" in str(error.value)
 
 
-def test_the_environment_must_be_a_trial() -> None:
-    """The family itself given by mistake."""
-    with pytest.raises(TypeError, match="checks a TrialEnv, got <Lights"):
-        check_trial_env(Lights())
+@pytest.mark.parametrize("env", [Lights(), "MetaMap-v0"])
+def test_the_environment_must_be_a_trial(env: Any) -> None:
+    """The family itself, or an id, given by mistake."""
+    with pytest.raises(TypeError, match="checks a TrialEnv, got"):
+        check_trial_env(env)
+
+
+def test_observations_without_bounds() -> None:
+    """An infinite number is not what goes with the ID, and no reason to stumble."""
+
+    class Infinite(Lights):
+        observation_space = spaces.Dict({**Lights.observation_space, "extra": spaces.Box(-np.inf, np.inf, (6,), np.float32)})  # type: ignore[dict-item]
+
+        def extra(self) -> Any:
+            return [np.inf, -np.inf, 0, 0, 0, 0]
+
+    with pytest.warns(UserWarning, match="found inf"):  # SB3's check, which comes first
+        check_trial_env(trials(Infinite))
 
 
 def test_an_observation_outside_its_space() -> None:

@@ -270,9 +270,11 @@ def test_contexts() -> None:
 def test_contexts_given_as_dicts() -> None:
     """The family need not know the contexts beforehand: train and test are two lists."""
     family = ContextCartPole()
-    env = TrialEnv(family, [{"gravity": 3.0}, {"gravity": 30.0}])
-    gravities = {env.reset(options={"problem_id": i})[1]["problem_id"]: family.unwrapped.gravity for i in (1, 0)}  # type: ignore[attr-defined]
-    assert gravities == {0: 3.0, 1: 30.0}
+    env = TrialEnv(family, [{"gravity": 3.0}, {"length": 2.0}])
+    physics: Any = family.unwrapped
+    for place, wanted in [(0, (3.0, 0.5)), (1, (9.8, 2.0)), (0, (3.0, 0.5))]:
+        env.reset(options={"problem_id": place})
+        assert (physics.gravity, physics.length) == wanted
 
 
 def test_the_other_keys_of_a_context_family_stay() -> None:

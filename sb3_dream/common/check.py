@@ -76,7 +76,7 @@ def check_trial_env(env: gym.Env, seed: int = 0) -> None:
     - a warning: no problem differed from another, so the family may not have been told which one to be
     - a warning: the family has an instruction while exploring. It is not shown, but rewards and ends could give it away
 
-    It sees what happens within 50 steps of an inner episode, in 5 problems. The environment must be reset afterwards.
+    It sees what happens within 50 steps of an inner episode, in 5 problems. Reset the environment afterwards.
 
     :param env: trials, training ones or not
     :param seed: of the trials and actions
@@ -84,7 +84,7 @@ def check_trial_env(env: gym.Env, seed: int = 0) -> None:
     :raises ValueError: if something is wrong; the message has all of it
     :raises AssertionError: what SB3's ``check_env`` raises
     """
-    trial = env.unwrapped
+    trial = getattr(env, "unwrapped", env)
     if not isinstance(trial, TrialEnv):
         raise TypeError(f"check_trial_env checks a TrialEnv, got {env}")
     check_env(env, warn=False, skip_render_check=True)
@@ -195,7 +195,7 @@ def _shown_problems(trial: TrialEnv, chosen: np.ndarray, trials: list[list[_Epis
     found: dict[str, str] = {}
     for phase, episodes in _phases(trials):
         seen = [np.array([o for e in some for o in e.observations]) for some in episodes]
-        constant = np.all([np.ptp(observations, axis=0) == 0 for observations in seen], axis=0)
+        constant = np.all([np.all(observations == observations[0], axis=0) for observations in seen], axis=0)
         shown = np.where(constant, [observations[0] for observations in seen], np.nan)  # (P, d)
         for name, values in numbers.items():
             places = _follows(shown, np.array(values)) if len(values) == len(chosen) else []
@@ -225,7 +225,7 @@ def _shown_instructions(trial: TrialEnv, trials: list[list[_Episode]]) -> list[s
     if not starts[0].instructions:
         return []
     shown = np.array([episode.observations[0] for episode in starts])
-    varies = np.any([np.ptp([e.observations[0] for e in episodes], axis=0) > 0 for episodes in explored], axis=0)
+    varies = np.any([e.observations[0] != episodes[0].observations[0] for episodes in explored for e in episodes], axis=0)
     for values in np.array([episode.instructions[0] for episode in starts]).T:
         for place in _follows(np.where(varies, shown, np.nan), values):
             return [f"the instruction shows in the observation while exploring: {_name(trial, place)} goes with it"]
@@ -244,8 +244,8 @@ def _follows(shown: np.ndarray, values: np.ndarray) -> list[int]:
         return []
     follows = np.all(np.isclose(shown, values[:, None], rtol=1e-5), axis=0)
     if len(np.unique(values)) > 2:  # any two points are on a line
-        x, y = values - values.mean(), shown - shown.mean(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
+            x, y = values - values.mean(), shown - shown.mean(axis=0)
             follows |= np.abs(x @ y) / np.sqrt((x @ x) * np.sum(y * y, axis=0)) > 1 - 1e-6
     return np.flatnonzero(follows).tolist()
 

@@ -188,7 +188,8 @@ class TrialEnv(gym.Wrapper):
         :param options: ``problem_id`` chooses the problem and ``instructions`` (N indices) the instruction of each
             execution episode; by default both are drawn
         :return: the first observation of the exploration episode, and ``info``
-        :raises ValueError: for another option, a problem outside ``problem_space`` or not N instructions
+        :raises ValueError: for another option, a problem outside ``problem_space``, not N instructions, or a family that was
+            not told how to know its problem and does not look at the options
         """
         options = options or {}
         if unknown := set(options) - {"problem_id", "instructions"}:
