@@ -25,6 +25,8 @@ def python_blocks(page: Path) -> list[tuple[int, str]]:
 
 def learn_briefly(model: Any, learn: Any, total_timesteps: int, **kwargs: Any) -> Any:
     """Training, cut short."""
+    if isinstance(model, RecurrentPPO):
+        model.n_epochs = 1
     return learn(model, min(total_timesteps, 128), **kwargs)
 
 

@@ -147,7 +147,7 @@ one_kind_of_problem = st.sampled_from(
 kinds_of_problems = st.one_of(one_kind_of_problem, st.lists(one_kind_of_problem, min_size=2, max_size=3).map(st.one_of))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(problems=kinds_of_problems.flatmap(lambda kind: st.lists(kind, min_size=1, max_size=5)), seed=st.integers(0, 99))
 def test_any_list_of_problems_has_ids_and_reaches_the_family(problems: list[Any], seed: int) -> None:
     """Numbers, names, dicts, or a mixture: the networks can embed every ID, and the family is given the thing that was
