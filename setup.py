@@ -42,6 +42,8 @@ setup(
             "types-tqdm",
             "sb3-contrib>=2.9,<3",
             "tensorboard",
+            # SB3's VecVideoRecorder
+            "moviepy",
             # families of others
             "minigrid",
             "metaworld",

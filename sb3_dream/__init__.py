@@ -1,7 +1,5 @@
 """DREAM for Stable-Baselines3."""
 
-from pathlib import Path
-
 from sb3_dream.common.buffers import EpisodeBatch, TrialBatch, TrialReplayBuffer
 from sb3_dream.common.check import check_trial_env
 from sb3_dream.common.evaluation import evaluate_problems
@@ -10,8 +8,8 @@ from sb3_dream.common.trial import TrialEnv
 from sb3_dream.common.visualization import record_trial
 from sb3_dream.dream import DREAM
 from sb3_dream.envs import register_envs
+from sb3_dream.version import __version__
 
-__version__ = (Path(__file__).parent / "version.txt").read_text(encoding="utf8").strip()
 __all__ = [
     "DREAM",
     "EpisodeBatch",
@@ -19,6 +17,7 @@ __all__ = [
     "TrialEnv",
     "TrialReplayBuffer",
     "TrialResults",
+    "__version__",
     "check_trial_env",
     "evaluate_problems",
     "record_trial",

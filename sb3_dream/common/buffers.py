@@ -7,10 +7,10 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
-from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.preprocessing import get_action_dim, maybe_transpose
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_dream.common.trial import TRIAL_KEYS
+from sb3_dream.common.trial import TRIAL_KEYS, is_on
 
 #: Within one inner episode these say nothing that the mask does not say.
 _FLAGS = frozenset({"exploring", "episode_start", "episode_end"})
@@ -169,6 +169,27 @@ class TrialReplayBuffer(ReplayBuffer):
     def drop_unfinished_trials(self) -> None:
         """Forget the steps of trials under way: what comes next is the first step of a new trial in each environment."""
         self._trial_start[:] = self.n_rows
+        self.pos = self.n_rows % self.buffer_size  # an interrupt can have come in between
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Rows that were never written are not saved.
+        written = slice(min(self.n_rows, self.buffer_size))
+        return {
+            **self.__dict__,
+            "observations": {key: rows[written] for key, rows in self.observations.items()},
+            "actions": self.actions[written],
+            "rewards": self.rewards[written],
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.observations = {key: self._with_room(rows) for key, rows in self.observations.items()}
+        self.actions, self.rewards = self._with_room(self.actions), self._with_room(self.rewards)
+
+    def _with_room(self, written: np.ndarray) -> np.ndarray:
+        rows = np.zeros((self.buffer_size, *written.shape[1:]), dtype=written.dtype)
+        rows[: len(written)] = written
+        return rows
 
     def add(  # type: ignore[override]
         self,
@@ -188,10 +209,10 @@ class TrialReplayBuffer(ReplayBuffer):
         :param reward: (n_envs,)
         :param done: (n_envs,), whether the trial ended with this step
         :param infos: n_envs dicts with ``problem_id`` where ``done``
-        :raises ValueError: if a trial ends without a problem ID or is too long for the buffer
+        :raises ValueError: if a trial ends without a problem ID or is too long for the buffer, or a shape is wrong
         """
         for key, rows in self.observations.items():
-            rows[self.pos] = obs[key].reshape(rows.shape[1:])
+            rows[self.pos] = self._as_stored(key, obs[key])
         self.actions[self.pos] = action.reshape(self.n_envs, -1)
         self.rewards[self.pos] = reward
         self.n_rows += 1
@@ -199,6 +220,18 @@ class TrialReplayBuffer(ReplayBuffer):
         self.full = self.n_rows >= self.buffer_size
         for env in np.flatnonzero(done):
             self._finish_trial(int(env), infos[env])
+
+    def _as_stored(self, key: str, value: np.ndarray) -> np.ndarray:
+        """What VecNormalize has kept from before VecTransposeImage gets its channels first."""
+        wanted = self.observations[key].shape[1:]
+        if value.shape != wanted:
+            value = maybe_transpose(value, self.observation_space[key])  # type: ignore[index]
+        if value.shape != wanted:
+            raise ValueError(
+                f"Observation {key!r} to store has shape {value.shape}, but the policy sees {wanted}. VecNormalize must stand "
+                "outside of wrappers that change observations: VecNormalize(VecFrameStack(env))"
+            )
+        return value
 
     def _finish_trial(self, env: int, info: dict[str, Any]) -> None:
         start = int(self._trial_start[env])
@@ -211,7 +244,7 @@ class TrialReplayBuffer(ReplayBuffer):
                 f"A trial of {length} steps does not fit: buffer_size holds {self.buffer_size} steps for each environment"
             )
         rows = np.arange(start, self.n_rows) % self.buffer_size
-        starts = np.flatnonzero(self.observations["episode_start"][rows, env, 0] > 0.5)
+        starts = np.flatnonzero(is_on(self.observations["episode_start"][rows, env]))
         if len(starts) != self.n_execution_episodes + 1:
             raise ValueError(
                 f"A trial has 1 + {self.n_execution_episodes} inner episodes, but the one that environment {env} ended "
