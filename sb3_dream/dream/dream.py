@@ -20,25 +20,13 @@ from stable_baselines3.common.utils import (
 )
 
 from sb3_dream.common.buffers import TrialBatch, TrialReplayBuffer
+from sb3_dream.common.checks import check_range
 from sb3_dream.common.off_policy import RecurrentOffPolicyAlgorithm
 from sb3_dream.common.trial import TRIAL_KEYS, is_on
 from sb3_dream.dream.losses import Losses, last_prefix, masked_mean, td_loss
 from sb3_dream.dream.policies import ActingState, CnnPolicy, DREAMPolicy, MlpPolicy, MultiInputPolicy
 
 SelfDREAM = TypeVar("SelfDREAM", bound="DREAM")
-
-
-def check_range(low: float, high: float, **arguments: float | None) -> None:
-    """
-    :param low: the least value that is allowed
-    :param high: the greatest; infinity and nan are never allowed
-    :param arguments: by name; None is allowed
-    :raises ValueError: that names the argument
-    """
-    for name, value in arguments.items():
-        if value is not None and not (low <= value <= high and np.isfinite(value)):
-            wanted = f"between {low:g} and {high:g}" if np.isfinite(high) else f"finite and at least {low:g}"
-            raise ValueError(f"{name} must be {wanted}, got {value}")
 
 
 class DREAM(RecurrentOffPolicyAlgorithm):
