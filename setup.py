@@ -44,6 +44,10 @@ setup(
             "tensorboard",
             # SB3's VecVideoRecorder
             "moviepy",
+            # families of others
+            "minigrid",
+            "metaworld",
+            "gymnasium[mujoco]",
         ],
         "docs": ["sphinx>=8,<10", "myst-parser>=4,<6", "sphinx-rtd-theme>=3", "sphinx-copybutton"],
     },

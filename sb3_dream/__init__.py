@@ -1,6 +1,7 @@
 """DREAM for Stable-Baselines3."""
 
 from sb3_dream.common.buffers import EpisodeBatch, TrialBatch, TrialReplayBuffer
+from sb3_dream.common.check import check_trial_env
 from sb3_dream.common.evaluation import evaluate_problems
 from sb3_dream.common.results import TrialResults
 from sb3_dream.common.trial import TrialEnv
@@ -17,6 +18,7 @@ __all__ = [
     "TrialReplayBuffer",
     "TrialResults",
     "__version__",
+    "check_trial_env",
     "evaluate_problems",
     "record_trial",
 ]
