@@ -10,7 +10,7 @@ from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_dream.common.trial import TRIAL_KEYS
+from sb3_dream.common.trial import TRIAL_KEYS, is_on
 
 #: Within one inner episode these say nothing that the mask does not say.
 _FLAGS = frozenset({"exploring", "episode_start", "episode_end"})
@@ -211,7 +211,7 @@ class TrialReplayBuffer(ReplayBuffer):
                 f"A trial of {length} steps does not fit: buffer_size holds {self.buffer_size} steps for each environment"
             )
         rows = np.arange(start, self.n_rows) % self.buffer_size
-        starts = np.flatnonzero(self.observations["episode_start"][rows, env, 0] > 0.5)
+        starts = np.flatnonzero(is_on(self.observations["episode_start"][rows, env]))
         if len(starts) != self.n_execution_episodes + 1:
             raise ValueError(
                 f"A trial has 1 + {self.n_execution_episodes} inner episodes, but the one that environment {env} ended "

@@ -6,10 +6,21 @@ from dataclasses import dataclass
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_mlp
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 #: Hidden and cell state of an LSTM, each (n_layers, B, hidden), and the peak of its output so far, (1, B, hidden).
 Memory = tuple[th.Tensor, th.Tensor, th.Tensor]
+
+
+def pack(padded: th.Tensor, index: th.Tensor | None) -> th.Tensor:
+    """
+    :param padded: (T, B, *shape)
+    :param index: (n,), the places that are kept of the flattened (T, B); None for all
+    :return: (n, *shape)
+    """
+    flat = padded.flatten(0, 1)
+    return flat if index is None else flat[index]
 
 
 @dataclass(frozen=True)
@@ -19,8 +30,10 @@ class Steps:
     only an LSTM sees the padded (T, B).
     """
 
-    #: preprocessed, each (n, *shape)
-    inputs: dict[str, th.Tensor]
+    #: what the features extractor is given, preprocessed: (n, *shape), or a dict of them
+    observations: PyTorchObs
+    #: (n, d): what stands beside its features (previous action and reward)
+    feedback: th.Tensor
     #: (T, B)
     shape: tuple[int, int]
     #: (n,), the place of each row in the flattened (T, B); None if nothing is padding
@@ -28,8 +41,7 @@ class Steps:
 
     def pack(self, padded: th.Tensor) -> th.Tensor:
         """(T, B, d) → (n, d)."""
-        flat = padded.flatten(0, 1)
-        return flat if self.index is None else flat[self.index]
+        return pack(padded, self.index)
 
     def pad(self, packed: th.Tensor) -> th.Tensor:
         """(n, d) → (T, B, d), zeros where there is padding."""
@@ -53,6 +65,7 @@ class SequenceEncoder(nn.Module):
     output of step t has seen the steps up to t.
 
     :param features_extractor: from the observation of one step to features
+    :param feedback_dim: width of what stands beside them
     :param lstm_hidden_size: width of the LSTM; 0 leaves it out, so that a step sees itself only
     :param n_lstm_layers: its layers
     :param peaks_only: pass on nothing but the peaks. They do not depend on how much came between or in which order, so what
@@ -62,6 +75,7 @@ class SequenceEncoder(nn.Module):
     def __init__(
         self,
         features_extractor: BaseFeaturesExtractor,
+        feedback_dim: int,
         lstm_hidden_size: int,
         n_lstm_layers: int,
         peaks_only: bool = False,
@@ -69,7 +83,7 @@ class SequenceEncoder(nn.Module):
         super().__init__()
         self.features_extractor = features_extractor
         self.peaks_only = peaks_only
-        features_dim = int(features_extractor.features_dim)
+        features_dim = int(features_extractor.features_dim) + feedback_dim
         self.lstm = nn.LSTM(features_dim, lstm_hidden_size, num_layers=n_lstm_layers) if lstm_hidden_size > 0 else None
         self.output_dim = lstm_hidden_size if peaks_only else features_dim + 2 * lstm_hidden_size
         #: layers and width of hidden state, cell state and peak
@@ -90,7 +104,7 @@ class SequenceEncoder(nn.Module):
         :param memory: before the first step; zeros by default
         :return: (n, output_dim), and the memory after the last step
         """
-        features = self.features_extractor(steps.inputs)
+        features = th.cat([self.features_extractor(steps.observations), steps.feedback], dim=-1)
         hidden, cell, peak = memory or self.initial_memory(steps.shape[1], features.device)
         if self.lstm is None:
             return features, (hidden, cell, peak)

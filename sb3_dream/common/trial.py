@@ -12,6 +12,19 @@ from gymnasium.utils import seeding
 BOOKKEEPING_KEYS = ("exploring", "episode_start", "episode_end", "previous_action", "previous_reward")
 TRIAL_KEYS = ("instruction", *BOOKKEEPING_KEYS)
 
+
+
+def is_on(flag: Any) -> Any:
+    """
+    Whether ``exploring``, ``episode_start`` or ``episode_end`` is on, whatever SB3's wrappers have made of it: VecFrameStack
+    puts the newest frame last, and a normalised 1 is positive (as the mean lies between 0 and 1) while a 0 is not.
+
+    :param flag: (..., 1), or (..., n_stack): an array or a tensor
+    :return: (...,), bool
+    """
+    return flag[..., -1] > 0
+
+
 _FLOAT_MAX = float(np.finfo(np.float32).max)
 _ON = np.ones(1, dtype=np.float32)
 _OFF = np.zeros(1, dtype=np.float32)

@@ -14,7 +14,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name, obs_as_tensor, polyak_update, safe_mean
 
 from sb3_dream.common.buffers import TrialBatch, TrialReplayBuffer
-from sb3_dream.common.trial import TRIAL_KEYS
+from sb3_dream.common.trial import TRIAL_KEYS, is_on
 from sb3_dream.dream.losses import Losses, last_prefix, masked_mean, td_loss
 from sb3_dream.dream.policies import ActingState, CnnPolicy, DREAMPolicy, MlpPolicy, MultiInputPolicy
 
@@ -276,12 +276,12 @@ class DREAM(OffPolicyAlgorithm):
         assert isinstance(self._last_obs, dict) and self._acting is not None
         with th.no_grad():
             observation = obs_as_tensor(self._last_obs, self.device)
-            executing_starts = (self._last_obs["exploring"] <= 0) & (self._last_obs["episode_start"] > 0)
+            executing_starts = ~is_on(self._last_obs["exploring"]) & is_on(self._last_obs["episode_start"])
             if executing_starts.any():
-                self._draw_z(executing_starts[:, 0])
+                self._draw_z(executing_starts)
             q_values, self._acting = self.policy.act(observation, self._acting, self._acting_z)  # type: ignore[arg-type]
         warming_up = self.num_timesteps < learning_starts
-        actions = self._epsilon_greedy(q_values.cpu().numpy(), self._last_obs["exploring"] > 0, warming_up)
+        actions = self._epsilon_greedy(q_values.cpu().numpy(), is_on(self._last_obs["exploring"]), warming_up)
         return actions, actions
 
     def _draw_z(self, starts: np.ndarray) -> None:
@@ -454,7 +454,7 @@ class DREAM(OffPolicyAlgorithm):
         if deterministic:
             return self.policy.predict(observation, state, episode_start)
         q_values, state, vectorized = self.policy.predict_q_values(observation, state, episode_start)
-        actions = self._epsilon_greedy(q_values, np.asarray(observation["exploring"]) > 0)
+        actions = self._epsilon_greedy(q_values, is_on(np.asarray(observation["exploring"])))
         return (actions if vectorized else actions[0]), state
 
     def learn(

@@ -8,15 +8,24 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import preprocess_obs
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
-from sb3_dream.common.networks import Memory, ProblemEncoder, RecurrentQNetwork, SequenceEncoder, Steps, TrajectoryDecoder
-from sb3_dream.common.trial import TRIAL_KEYS
+from sb3_dream.common.checks import check_classes, check_widths
+from sb3_dream.common.networks import (
+    Memory,
+    ProblemEncoder,
+    RecurrentQNetwork,
+    SequenceEncoder,
+    Steps,
+    TrajectoryDecoder,
+    pack,
+)
+from sb3_dream.common.trial import TRIAL_KEYS, is_on
 
-#: What only frames the sequence, or comes beside it.
-_NOT_IN_SEQUENCE = frozenset({"instruction", "exploring", "episode_start", "episode_end"})
+#: What stands beside the features of each step.
+_FEEDBACK = ("previous_action", "previous_reward")
 
 
 class ActingState(NamedTuple):
@@ -42,8 +51,12 @@ def _forget(memory: Memory, kept: th.Tensor) -> Memory:
 
 class DREAMPolicy(BasePolicy):
     """
-    The four networks of DREAM and their targets. The family's observation may be a vector, (Multi)Discrete, an image or a
-    flat Dict; the trial's bookkeeping always comes along.
+    The four networks of DREAM and their targets, for families whose observation is one space: ``"MlpPolicy"`` flattens it.
+
+    ``"CnnPolicy"`` is for images, and ``"MultiInputPolicy"`` for any flat Dict (or a single space, as a Dict of one). As
+    everywhere in SB3, ``features_extractor_class`` is given the family's own observation: its space, or with
+    ``"MultiInputPolicy"`` the Dict of its keys, without what the trial adds. Previous action and reward are set beside its
+    features, and the execution policy gets the instruction.
 
     :param observation_space: the observation space of a ``TrialEnv``
     :param action_space: Discrete
@@ -58,12 +71,15 @@ class DREAMPolicy(BasePolicy):
     :param enable_execution_lstm: whether the execution policy remembers its own episode; else it is feed-forward
     :param encoder_weight_decay: weight decay on ψ (f); makes problems that need the same behaviour share a z
     :param decoder_weight_decay: weight decay on ω (g)
-    :param features_extractor_class: from the observation of one step to features
+    :param features_extractor_class: from the family's observation of one step to features
     :param features_extractor_kwargs: its arguments
+    :param share_features_extractor: whether the two policies and the decoder share one. Every loss but the bottleneck then
+        moves it, and no weight decay does
     :param normalize_images: divide images by 255
     :param optimizer_class: AdamW decays weights apart from the gradient; any torch optimizer
     :param optimizer_kwargs: its arguments
-    :raises ValueError: if the observation space is not that of a trial, or there is no LSTM
+    :raises ValueError: if the observation space is not that of a trial or does not suit the policy, or a size is below 1
+    :raises TypeError: if an argument is of the wrong kind
     """
 
     def __init__(
@@ -81,30 +97,45 @@ class DREAMPolicy(BasePolicy):
         enable_execution_lstm: bool = True,
         encoder_weight_decay: float = 0.05,
         decoder_weight_decay: float = 0.1,
-        features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor,
+        features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
         features_extractor_kwargs: dict[str, Any] | None = None,
+        share_features_extractor: bool = False,
         normalize_images: bool = True,
         optimizer_class: type[th.optim.Optimizer] = th.optim.AdamW,
         optimizer_kwargs: dict[str, Any] | None = None,
     ):
+        net_arch = [128, 64] if net_arch is None else net_arch
+        if not isinstance(net_arch, list | tuple):
+            raise TypeError(f"net_arch must be a list of whole numbers, got {net_arch!r}")
+        check_widths(
+            net_arch=net_arch,
+            embedding_dim=embedding_dim,
+            problem_hidden_dim=problem_hidden_dim,
+            lstm_hidden_size=lstm_hidden_size,
+            n_lstm_layers=n_lstm_layers,
+        )
+        check_classes(
+            activation_fn=activation_fn, features_extractor_class=features_extractor_class, optimizer_class=optimizer_class
+        )
         if optimizer_kwargs is None:
-            optimizer_kwargs = {"weight_decay": 0.0, "fused": True} if optimizer_class is th.optim.AdamW else {}
+            optimizer_kwargs = {"fused": True} if optimizer_class is th.optim.AdamW else {}
         super().__init__(
             observation_space,
             action_space,
             features_extractor_class,
-            features_extractor_kwargs,
+            dict(features_extractor_kwargs or {}),  # a copy: SB3 adds to it
             normalize_images=normalize_images,
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
             squash_output=False,
         )
-        if not isinstance(observation_space, spaces.Dict) or not set(TRIAL_KEYS) <= set(observation_space.spaces):
-            raise ValueError(f"DREAM's policy needs the observation space of a TrialEnv, got {observation_space}")
-        if lstm_hidden_size < 1:
-            raise ValueError(f"lstm_hidden_size must be at least 1, got {lstm_hidden_size}")
+        if not isinstance(observation_space, spaces.Dict) or not set(TRIAL_KEYS) < set(observation_space.spaces):
+            raise ValueError(
+                "DREAM's policy needs the observation space of a TrialEnv, with something in it that the family observes, "
+                f"got {observation_space}"
+            )
         self.problem_space = problem_space
-        self.net_arch = [128, 64] if net_arch is None else net_arch
+        self.net_arch = net_arch
         self.activation_fn = activation_fn
         self.embedding_dim = embedding_dim
         self.problem_hidden_dim = problem_hidden_dim
@@ -113,16 +144,27 @@ class DREAMPolicy(BasePolicy):
         self.enable_execution_lstm = enable_execution_lstm
         self.encoder_weight_decay = encoder_weight_decay
         self.decoder_weight_decay = decoder_weight_decay
-        self._sequence_space = spaces.Dict(
-            {key: space for key, space in observation_space.spaces.items() if key not in _NOT_IN_SEQUENCE}
-        )
+        self.share_features_extractor = share_features_extractor
+        #: the family's own part of the observation, and what the features extractor is made for
+        self._own_space = spaces.Dict({key: space for key, space in observation_space.items() if key not in TRIAL_KEYS})
+        self._extractor_space = self._choose_extractor_space(self._own_space)
         self._build(lr_schedule)
+
+    def _choose_extractor_space(self, own: spaces.Dict) -> spaces.Space:
+        """The family's observation is one space, whatever its name."""
+        if len(own) != 1:
+            raise ValueError(
+                f"'MlpPolicy' and 'CnnPolicy' are for families whose observation is one space, but this one has the keys "
+                f"{sorted(own)}: use 'MultiInputPolicy'"
+            )
+        return next(iter(own.values()))
 
     def _build(self, lr_schedule: Schedule) -> None:
         """Create the networks, their targets and the optimizer, which has a parameter group for each weight decay."""
         n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
         instruction_dim = spaces.flatdim(self.observation_space["instruction"])  # type: ignore[index]
         head = (self.net_arch, self.activation_fn)
+        self.features_extractor = self.make_features_extractor() if self.share_features_extractor else None
         executor_lstm = self.lstm_hidden_size if self.enable_execution_lstm else 0
         #: Q^exp (φ)
         self.explorer = RecurrentQNetwork(self._make_encoder(self.lstm_hidden_size), 0, n_actions, *head)
@@ -137,24 +179,41 @@ class DREAMPolicy(BasePolicy):
         #: g (ω)
         decoder_encoder = self._make_encoder(self.lstm_hidden_size, peaks_only=True)
         self.trajectory_decoder = TrajectoryDecoder(decoder_encoder, self.embedding_dim, *head)
-        self.explorer_target = self._make_target(self.explorer)
-        self.executor_target = self._make_target(self.executor)
-        self.problem_encoder_target = self._make_target(self.problem_encoder)
-        self.trajectory_decoder_target = self._make_target(self.trajectory_decoder)
-        groups: list[dict[str, Any]] = [
-            {"params": [*self.explorer.parameters(), *self.executor.parameters()]},
-            {"params": list(self.problem_encoder.parameters()), "weight_decay": self.encoder_weight_decay},
-            {"params": list(self.trajectory_decoder.parameters()), "weight_decay": self.decoder_weight_decay},
+        # copied in one go, so that the targets share among themselves what the networks share
+        targets = deepcopy(self.networks).requires_grad_(False)
+        self.explorer_target, self.executor_target, self.problem_encoder_target, self.trajectory_decoder_target = targets
+        shared = [] if self.features_extractor is None else list(self.features_extractor.parameters())
+
+        def group(weight_decay: float, *networks: nn.Module) -> dict[str, Any]:
+            own = [p for network in networks for p in network.parameters() if all(p is not other for other in shared)]
+            return {"params": own, "weight_decay": weight_decay}
+
+        groups = [
+            group(self.optimizer_kwargs.get("weight_decay", 0.0), self.explorer, self.executor),
+            group(self.encoder_weight_decay, self.problem_encoder),
+            group(self.decoder_weight_decay, self.trajectory_decoder),
         ]
+        if shared:
+            groups.append({"params": shared, "weight_decay": 0.0})
         self.optimizer = self.optimizer_class(groups, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
-    def _make_encoder(self, lstm_hidden_size: int, peaks_only: bool = False) -> SequenceEncoder:
-        extractor = self.features_extractor_class(self._sequence_space, **self.features_extractor_kwargs)
-        return SequenceEncoder(extractor, lstm_hidden_size, self.n_lstm_layers, peaks_only)
+    def make_features_extractor(self) -> BaseFeaturesExtractor:
+        """
+        :return: a new one, for the family's own observation
+        :raises ValueError: if it does not suit the family's observation
+        """
+        try:
+            return self.features_extractor_class(self._extractor_space, **self.features_extractor_kwargs)
+        except Exception as error:
+            raise ValueError(
+                f"features_extractor_class {self.features_extractor_class} with {self.features_extractor_kwargs} does not suit "
+                f"the family's observation {self._extractor_space}: {error}"
+            ) from error
 
-    @staticmethod
-    def _make_target(network: nn.Module) -> nn.Module:
-        return deepcopy(network).requires_grad_(False)
+    def _make_encoder(self, lstm_hidden_size: int, peaks_only: bool = False) -> SequenceEncoder:
+        extractor = self.features_extractor or self.make_features_extractor()
+        feedback_dim = sum(spaces.flatdim(self.observation_space[key]) for key in _FEEDBACK)  # type: ignore[index]
+        return SequenceEncoder(extractor, feedback_dim, lstm_hidden_size, self.n_lstm_layers, peaks_only)
 
     @property
     def networks(self) -> nn.ModuleList:
@@ -188,10 +247,12 @@ class DREAMPolicy(BasePolicy):
         """
         n_steps, n_batch = observations["instruction"].shape[:2]
         index = None if mask is None else mask.flatten().nonzero().squeeze(1)
-        steps = Steps({}, (n_steps, n_batch), index)
-        packed = {key: steps.pack(observations[key]) for key in self._sequence_space.spaces}
-        inputs = preprocess_obs(packed, self._sequence_space, normalize_images=self.normalize_images)
-        return Steps(inputs, (n_steps, n_batch), index)  # type: ignore[arg-type]
+        own = {key: pack(observations[key], index) for key in self._own_space}
+        inputs: Any = preprocess_obs(own, self._own_space, normalize_images=self.normalize_images)
+        if not isinstance(self._extractor_space, spaces.Dict):
+            (inputs,) = inputs.values()
+        feedback = th.cat([pack(observations[key], index) for key in _FEEDBACK], dim=-1)
+        return Steps(inputs, feedback, (n_steps, n_batch), index)
 
     @staticmethod
     def context(steps: Steps, observations: dict[str, th.Tensor], z: th.Tensor) -> th.Tensor:
@@ -226,9 +287,7 @@ class DREAMPolicy(BasePolicy):
         :param z: (B, embedding_dim), what the execution policy acts from; by default g(τ^exp)
         :return: Q-values (B, n_actions), and the state to pass in with the next step
         """
-        # > 0 is right for raw flags and, as their mean lies between 0 and 1, for normalised ones
-        exploring = observation["exploring"].flatten() > 0
-        start = observation["episode_start"].flatten() > 0
+        exploring, start = is_on(observation["exploring"]), is_on(observation["episode_start"])
         explorer, decoder, executor = state[0:3], state[3:6], state[6:9]
         sequence = {key: value.unsqueeze(0) for key, value in observation.items()}
         steps = self.steps(sequence)
@@ -318,6 +377,7 @@ class DREAMPolicy(BasePolicy):
             decoder_weight_decay=self.decoder_weight_decay,
             features_extractor_class=self.features_extractor_class,
             features_extractor_kwargs=self.features_extractor_kwargs,
+            share_features_extractor=self.share_features_extractor,
             optimizer_class=self.optimizer_class,
             optimizer_kwargs=self.optimizer_kwargs,
         )
@@ -325,5 +385,20 @@ class DREAMPolicy(BasePolicy):
 
 
 MlpPolicy = DREAMPolicy
-CnnPolicy = DREAMPolicy
-MultiInputPolicy = DREAMPolicy
+
+
+class CnnPolicy(DREAMPolicy):
+    """For families whose observation is an image; parameters as of ``DREAMPolicy``."""
+
+    def __init__(self, *args: Any, features_extractor_class: type[BaseFeaturesExtractor] = NatureCNN, **kwargs: Any):
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+
+class MultiInputPolicy(DREAMPolicy):
+    """For families whose observation is a flat Dict of images and vectors; parameters as of ``DREAMPolicy``."""
+
+    def __init__(self, *args: Any, features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor, **kwargs: Any):
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+    def _choose_extractor_space(self, own: spaces.Dict) -> spaces.Space:
+        return own

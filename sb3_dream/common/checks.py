@@ -1,0 +1,28 @@
+"""Checks of what a user passes: each error names the argument, what it got and what it wants."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+
+def check_widths(**arguments: int | Sequence[int]) -> None:
+    """
+    :param arguments: by name: a number of units or layers, or a list of them
+    :raises ValueError: for anything else, and for a number below 1
+    """
+    for name, value in arguments.items():
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
+                raise ValueError(f"{name} must be made of whole numbers of at least 1, got {value!r}")
+
+
+def check_classes(**arguments: Any) -> None:
+    """
+    :param arguments: by name: a class, or anything else that makes a module or an optimizer when it is called
+    :raises TypeError: for a name or for a module that was made already
+    """
+    for name, value in arguments.items():
+        if isinstance(value, nn.Module) or not callable(value):
+            raise TypeError(f"{name} must be a class, such as torch.nn.ReLU, got {value!r}")
