@@ -13,7 +13,6 @@ BOOKKEEPING_KEYS = ("exploring", "episode_start", "episode_end", "previous_actio
 TRIAL_KEYS = ("instruction", *BOOKKEEPING_KEYS)
 
 
-
 def is_on(flag: Any) -> Any:
     """
     Whether ``exploring``, ``episode_start`` or ``episode_end`` is on, whatever SB3's wrappers have made of it: VecFrameStack

@@ -8,7 +8,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import preprocess_obs
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
@@ -22,6 +22,7 @@ from sb3_dream.common.networks import (
     TrajectoryDecoder,
     pack,
 )
+from sb3_dream.common.torch_layers import SmallCNN
 from sb3_dream.common.trial import TRIAL_KEYS, is_on
 
 #: What stands beside the features of each step.
@@ -390,7 +391,7 @@ MlpPolicy = DREAMPolicy
 class CnnPolicy(DREAMPolicy):
     """For families whose observation is an image; parameters as of ``DREAMPolicy``."""
 
-    def __init__(self, *args: Any, features_extractor_class: type[BaseFeaturesExtractor] = NatureCNN, **kwargs: Any):
+    def __init__(self, *args: Any, features_extractor_class: type[BaseFeaturesExtractor] = SmallCNN, **kwargs: Any):
         super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
 
 

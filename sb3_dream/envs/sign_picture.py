@@ -92,7 +92,7 @@ def draw_episode(
 
     colour = COLOURS[world._color_index]
     picture.pen.rectangle(picture.at((0, 0), (10, 13)), FLOOR)
-    if not exploring:
+    if world._goal is not None:
         x, _, z = world._objects[world._goal][world._color_index].pos
         picture.disc((x, z), 0.85, GOLD)
     for name, objects in zip(SHAPES, world._objects, strict=False):
@@ -116,7 +116,7 @@ def draw_episode(
     corners = [(x + 0.5 * cos(turn + side), z - 0.5 * sin(turn + side)) for side in (0, 2.5, -2.5)]
     picture.pen.polygon(picture.at(*corners), INK)
 
-    goal = "no goal while exploring" if exploring else f"goal: the {SHAPES[world._goal]} of the sign's colour"
+    goal = "no goal while exploring" if world._goal is None else f"goal: the {SHAPES[world._goal]} of the sign's colour"
     task = f"problem {world._color_index}: the sign says {colour.upper()}     {goal}"
     left = 0 if over else world.max_episode_steps - world.step_count
     picture.panel(exploring, left, world.max_episode_steps, caption, reward, reward, task)

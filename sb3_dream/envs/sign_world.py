@@ -8,8 +8,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from miniworld.entity import Agent, Ball
+from miniworld.entity import Agent, Ball, MeshEnt
 from miniworld.envs.sign import Sign
+from miniworld.objmesh import ObjMesh
 from miniworld.opengl import FrameBuffer
 from pyglet import gl
 
@@ -55,6 +56,7 @@ class SignWorld(Sign):
 
     n_shapes = 2
     objects_list = 0
+    entities: list[Any]
 
     def add_rect_room(self, *args: Any, **kwargs: Any) -> Any:
         """As in MiniWorld, but once: the rooms are the same in every episode."""
@@ -74,7 +76,8 @@ class SignWorld(Sign):
             gl.GL_DIFFUSE: self.light_color,
         }
         for colour in range(3):
-            self._color_index, self.entities = colour, []
+            self._color_index = colour
+            self.entities = []
             self._gen_world()
             (sign,) = (entity for entity in self.entities if entity.is_static)
             sign.randomize(self.params, None)
@@ -105,13 +108,15 @@ class SignWorld(Sign):
         self._gen_world()
         if self.n_shapes == 3:
             self._objects.append(tuple(self.place_entity(Ball(name), pos=pos) for name, pos in BALLS))
-        moving = [entity for entity in self.entities if not entity.is_static]
         self.shadow_window.switch_to()
-        gl.glNewList(self.objects_list, gl.GL_COMPILE)
-        for entity in moving:
+        objects = [entity for group in self._objects for entity in group]
+        for entity in [*objects, self.agent]:
             entity.randomize(self.params, None)
-            if entity is not self.agent:
-                entity.render()
+            if isinstance(entity, MeshEnt):
+                entity.mesh = _compiled(entity.mesh)
+        gl.glNewList(self.objects_list, gl.GL_COMPILE)
+        for entity in objects:
+            entity.render()
         gl.glEndList()
         return self.render_obs()
 
@@ -129,6 +134,22 @@ class SignWorld(Sign):
         """
         self.shadow_window.switch_to()
         return self.render_obs(_view_buffer(size))
+
+
+class _MeshList:
+    """A mesh in a list: a ball has 15,576 corners, too many to hand over in every episode."""
+
+    def __init__(self, mesh: ObjMesh):
+        self.name = gl.glGenLists(1)
+        gl.glNewList(self.name, gl.GL_COMPILE)
+        mesh.render()
+        gl.glEndList()
+
+    def render(self) -> None:
+        gl.glCallList(self.name)
+
+
+_compiled = cache(_MeshList)
 
 
 @cache
