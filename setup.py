@@ -46,6 +46,8 @@ setup(
             "sb3-contrib>=2.9,<3",
             "tensorboard",
             *MINIWORLD,
+            # SB3's VecVideoRecorder
+            "moviepy",
         ],
         "docs": ["sphinx>=8,<10", "myst-parser>=4,<6", "sphinx-rtd-theme>=3", "sphinx-copybutton"],
     },

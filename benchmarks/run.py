@@ -217,7 +217,7 @@ def main() -> None:
         "versions": describe_versions(),
     }
     (folder / f"seed_{args.seed}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
-    print(json.dumps({"env": args.env, "seed": args.seed, **record["mean_of_last_5"], "cpu_seconds": record["cpu_seconds"]}))  # type: ignore[dict-item]
+    print(json.dumps({"env": args.env, "seed": args.seed, **record["mean_of_last_5"], "cpu_seconds": record["cpu_seconds"]}))
 
 
 if __name__ == "__main__":

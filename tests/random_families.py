@@ -1,5 +1,6 @@
 """Families of random spaces, lengths and early ends that write down all they see and say, for the hypothesis tests."""
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,7 +45,8 @@ class RandomFamily(gym.Env[Any, Any]):
         self.problem_space = problem_space
         self.max_length = max_length
         self.rng = np.random.default_rng(seed)
-        self.observation_space.seed(seed)
+        self._drawn_from = deepcopy(observation_space)  # others draw from the space itself, e.g. SB3's NatureCNN
+        self._drawn_from.seed(seed)
         self.log: list[Episode] = []
         self._left = 0
 
@@ -52,7 +54,7 @@ class RandomFamily(gym.Env[Any, Any]):
         """Begin an episode of random length."""
         super().reset(seed=seed)
         self._left = int(self.rng.integers(1, self.max_length + 1))
-        observation = self.observation_space.sample()
+        observation = self._drawn_from.sample()
         self.log.append(Episode(options, [observation]))
         return observation, {}
 
@@ -60,7 +62,7 @@ class RandomFamily(gym.Env[Any, Any]):
         """One step; the end is a termination or a truncation."""
         assert self._left > 0, "the family was stepped past the end of its episode"
         self._left -= 1
-        observation, reward = self.observation_space.sample(), float(self.rng.normal())
+        observation, reward = self._drawn_from.sample(), float(self.rng.normal())
         ended = self._left == 0
         terminated = ended and bool(self.rng.integers(2))
         episode = self.log[-1]

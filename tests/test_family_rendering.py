@@ -84,8 +84,9 @@ def test_a_frame_of_the_sign_family_shows_what_differs(shapes):
     env = SignEnv(shapes, render_mode="rgb_array")
     frames = []
     for problem in range(3):
-        for options in ({"exploring": True}, *({"instruction": instruction} for instruction in range(len(shapes)))):
-            env.reset(seed=0, options={"problem_id": problem, **options})
+        for instruction in (None, *range(len(shapes))):
+            options = {"problem_id": problem, "exploring": instruction is None, "instruction": instruction}
+            env.reset(seed=0, options=options)
             frames.append(env.render())
             env.step(0)
             frames.append(env.render())

@@ -49,7 +49,13 @@ def make_model(n_steps: int = 200, buffer_size: int = 2_000, **policy_kwargs: An
     """A model with trials in its replay buffer."""
     env = DummyVecEnv([lambda: TrialEnv(Frames(), [0, 1, 2])] * 4)
     model = DREAM(
-        "CnnPolicy", env, seed=0, learning_starts=10**9, buffer_size=buffer_size, device="cpu", policy_kwargs=policy_kwargs
+        "CnnPolicy",
+        env,
+        seed=0,
+        learning_starts=10**9,
+        buffer_size=buffer_size,
+        device="cpu",
+        policy_kwargs={"features_extractor_class": SmallCNN, **policy_kwargs},
     )
     return model.learn(n_steps)
 
@@ -108,7 +114,8 @@ def test_each_frame_goes_through_each_extractor_once(share: bool) -> None:
         targets = {f"{name}_target": n for name, n in expected.items()}
         assert sorted(calls) == sorted({**expected, **targets}.items())
     calls.clear()
-    observation = {key: th.as_tensor(value) for key, value in model._last_obs.items()}  # type: ignore[union-attr]
+    assert isinstance(model._last_obs, dict)
+    observation = {key: th.as_tensor(value) for key, value in model._last_obs.items()}
     policy.act(observation, policy.initial_state(4))
     assert all(n == 4 for _, n in calls)
     assert len(calls) == len(set(calls)) <= 3
@@ -174,7 +181,7 @@ def test_dream_learns_saves_and_acts_on_the_sign_family(tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     loaded = DREAM.load(tmp_path / "model", device="cpu")
     test_env = make_vec_env("MetaSign-v0", n_envs=3, seed=1, env_kwargs={"split": "test", "n_execution_episodes": 2})
-    observation = test_env.reset()
+    observation: Any = test_env.reset()
     np.testing.assert_array_equal(
         model.predict(observation, deterministic=True)[0], loaded.predict(observation, deterministic=True)[0]
     )

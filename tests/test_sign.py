@@ -3,11 +3,12 @@
 import contextlib
 import io
 from itertools import combinations, product
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Discrete
 
 import sb3_dream  # noqa: F401  (registers the ids)
 from sb3_dream.envs.sign import SHAPES, SIGN_PIXELS, SignEnv, sign_pixels
@@ -49,15 +50,15 @@ def test_equal_to_miniworlds_own_by_the_pixel(colour, goal):
         other.reset(seed=seed, options={"problem_id": (colour + 1) % 3})
         assert (observation["instruction"] == np.eye(2)[goal]).all()
         actions = np.random.default_rng(seed)
-        over = False
-        while not over:
+        over: Any = [False]
+        while not any(over):
             np.testing.assert_array_equal(observation["observation"], expected)
             action = int(actions.choice(4, p=[0.2, 0.15, 0.6, 0.05]))
             state, *expected_rest, _ = theirs.step(action)
             observation, *rest, info = ours.step(action)
             expected = state["obs"]
             assert (rest, info) == (expected_rest, {})
-            over = rest[1] or rest[2]
+            over = rest[1:]
         np.testing.assert_array_equal(observation["observation"], expected)
         assert ours.np_random.bit_generator.state == theirs.np_random.bit_generator.state
 
@@ -148,11 +149,12 @@ def test_frames_that_are_kept_do_not_change():
 def test_balls_make_nine_objects_that_can_be_touched_one_at_a_time():
     """Otherwise a third shape could not be fetched without touching something else."""
     env = SignEnv(shapes=SHAPES)
-    assert env.observation_space["instruction"] == Box(0.0, 1.0, (3,), np.float32)
-    env.reset(seed=0)
-    objects = [entity for group in env._world._objects for entity in group]
+    observation, _ = env.reset(seed=0)
+    assert observation["instruction"].shape == (3,) and env.observation_space.contains(observation)
+    world: Any = env._world
+    objects = [entity for group in world._objects for entity in group]
     assert len(objects) == 9 and env.n_instructions == 3
-    reach = env._world.agent.radius + 1.1 * env._world.max_forward_step
+    reach = world.agent.radius + 1.1 * world.max_forward_step
     for one, other in combinations(objects, 2):
         assert np.linalg.norm(np.subtract(one.pos, other.pos)) > max(one.radius, other.radius) + reach
     assert len(SignEnv().problem_ids("train")) == len(SignEnv().problem_ids("test")) == 3
@@ -173,7 +175,7 @@ def test_the_sign_is_found_in_frames_by_its_colour():
         env = miniworlds_own(colour)
         env.reset(seed=0)
         places = np.random.default_rng(colour)
-        poses = []
+        poses: list[tuple[np.ndarray, float]] = []
         while len(poses) < 150:
             (x, z), direction = places.uniform([0.5, 0.5], [9.5, 12.5]), places.uniform(-np.pi, np.pi)
             if not env.intersect(env.agent, np.array([x, 0.0, z]), env.agent.radius):

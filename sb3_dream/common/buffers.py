@@ -7,7 +7,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
-from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.preprocessing import get_action_dim, maybe_transpose
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_dream.common.trial import TRIAL_KEYS, is_on
@@ -188,10 +188,10 @@ class TrialReplayBuffer(ReplayBuffer):
         :param reward: (n_envs,)
         :param done: (n_envs,), whether the trial ended with this step
         :param infos: n_envs dicts with ``problem_id`` where ``done``
-        :raises ValueError: if a trial ends without a problem ID or is too long for the buffer
+        :raises ValueError: if a trial ends without a problem ID or is too long for the buffer, or a shape is wrong
         """
         for key, rows in self.observations.items():
-            rows[self.pos] = obs[key].reshape(rows.shape[1:])
+            rows[self.pos] = self._as_stored(key, obs[key])
         self.actions[self.pos] = action.reshape(self.n_envs, -1)
         self.rewards[self.pos] = reward
         self.n_rows += 1
@@ -199,6 +199,18 @@ class TrialReplayBuffer(ReplayBuffer):
         self.full = self.n_rows >= self.buffer_size
         for env in np.flatnonzero(done):
             self._finish_trial(int(env), infos[env])
+
+    def _as_stored(self, key: str, value: np.ndarray) -> np.ndarray:
+        """What VecNormalize has kept from before VecTransposeImage gets its channels first."""
+        wanted = self.observations[key].shape[1:]
+        if value.shape != wanted:
+            value = maybe_transpose(value, self.observation_space[key])  # type: ignore[index]
+        if value.shape != wanted:
+            raise ValueError(
+                f"Observation {key!r} to store has shape {value.shape}, but the policy sees {wanted}. VecNormalize must stand "
+                "outside of wrappers that change observations: VecNormalize(VecFrameStack(env))"
+            )
+        return value
 
     def _finish_trial(self, env: int, info: dict[str, Any]) -> None:
         start = int(self._trial_start[env])

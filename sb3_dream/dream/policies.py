@@ -8,7 +8,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import preprocess_obs
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
@@ -22,7 +22,6 @@ from sb3_dream.common.networks import (
     TrajectoryDecoder,
     pack,
 )
-from sb3_dream.common.torch_layers import SmallCNN
 from sb3_dream.common.trial import TRIAL_KEYS, is_on
 
 #: What stands beside the features of each step.
@@ -165,7 +164,8 @@ class DREAMPolicy(BasePolicy):
         n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
         instruction_dim = spaces.flatdim(self.observation_space["instruction"])  # type: ignore[index]
         head = (self.net_arch, self.activation_fn)
-        self.features_extractor = self.make_features_extractor() if self.share_features_extractor else None
+        if self.share_features_extractor:
+            self.features_extractor = self.make_features_extractor()
         executor_lstm = self.lstm_hidden_size if self.enable_execution_lstm else 0
         #: Q^exp (φ)
         self.explorer = RecurrentQNetwork(self._make_encoder(self.lstm_hidden_size), 0, n_actions, *head)
@@ -183,7 +183,7 @@ class DREAMPolicy(BasePolicy):
         # copied in one go, so that the targets share among themselves what the networks share
         targets = deepcopy(self.networks).requires_grad_(False)
         self.explorer_target, self.executor_target, self.problem_encoder_target, self.trajectory_decoder_target = targets
-        shared = [] if self.features_extractor is None else list(self.features_extractor.parameters())
+        shared = list(self.features_extractor.parameters()) if self.share_features_extractor else []
 
         def group(weight_decay: float, *networks: nn.Module) -> dict[str, Any]:
             own = [p for network in networks for p in network.parameters() if all(p is not other for other in shared)]
@@ -207,13 +207,14 @@ class DREAMPolicy(BasePolicy):
             return self.features_extractor_class(self._extractor_space, **self.features_extractor_kwargs)
         except Exception as error:
             raise ValueError(
-                f"features_extractor_class {self.features_extractor_class} with {self.features_extractor_kwargs} does not suit "
-                f"the family's observation {self._extractor_space}: {error}"
+                f"features_extractor_class {self.features_extractor_class} with {self.features_extractor_kwargs} does not "
+                f"suit the family's observation {self._extractor_space}: {error}"
             ) from error
 
     def _make_encoder(self, lstm_hidden_size: int, peaks_only: bool = False) -> SequenceEncoder:
-        extractor = self.features_extractor or self.make_features_extractor()
-        feedback_dim = sum(spaces.flatdim(self.observation_space[key]) for key in _FEEDBACK)  # type: ignore[index]
+        assert isinstance(self.observation_space, spaces.Dict)
+        extractor = self.features_extractor if self.share_features_extractor else self.make_features_extractor()
+        feedback_dim = sum(spaces.flatdim(self.observation_space[key]) for key in _FEEDBACK)
         return SequenceEncoder(extractor, feedback_dim, lstm_hidden_size, self.n_lstm_layers, peaks_only)
 
     @property
@@ -391,15 +392,15 @@ MlpPolicy = DREAMPolicy
 class CnnPolicy(DREAMPolicy):
     """For families whose observation is an image; parameters as of ``DREAMPolicy``."""
 
-    def __init__(self, *args: Any, features_extractor_class: type[BaseFeaturesExtractor] = SmallCNN, **kwargs: Any):
-        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **{"features_extractor_class": NatureCNN, **kwargs})
 
 
 class MultiInputPolicy(DREAMPolicy):
     """For families whose observation is a flat Dict of images and vectors; parameters as of ``DREAMPolicy``."""
 
-    def __init__(self, *args: Any, features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor, **kwargs: Any):
-        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **{"features_extractor_class": CombinedExtractor, **kwargs})
 
     def _choose_extractor_space(self, own: spaces.Dict) -> spaces.Space:
         return own
