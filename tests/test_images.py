@@ -91,10 +91,9 @@ def test_frames_travel_as_bytes_and_are_normalised_where_they_are_used() -> None
 def test_each_frame_goes_through_each_extractor_once(share: bool) -> None:
     """Otherwise an update takes a multiple of its time: this is nearly all that it does."""
     model = make_model(share_features_extractor=share)
-    policy = model.policy
-    names = {
-        network.encoder.features_extractor: name for name, network in policy.named_children() if hasattr(network, "encoder")
-    }
+    policy: Any = model.policy
+    networks = [f"{name}{kind}" for name in ("explorer", "trajectory_decoder", "executor") for kind in ("", "_target")]
+    names = {getattr(policy, name).encoder.features_extractor: name for name in networks}
     calls: list[tuple[str, int]] = []
 
     def count(extractor: Any, inputs: Any, output: Any) -> None:
