@@ -37,7 +37,13 @@ SETTINGS: dict[str, Any] = {
     "exploration_final_eps": 1.0,
     "explorer_final_eps": 0.3,
     "explorer_fraction": 1e-6,
-    "policy_kwargs": {"encoder_weight_decay": 0.0, "decoder_weight_decay": 0.0},
+    "policy_kwargs": {
+        "net_arch": [256],
+        "embedding_dim": 128,
+        "problem_hidden_dim": 128,
+        "encoder_weight_decay": 0.0,
+        "decoder_weight_decay": 0.0,
+    },
 }
 
 

@@ -41,7 +41,9 @@ def make_model(settings: dict[str, Any], env: VecEnv, **model_kwargs: Any) -> DR
     arguments = {key: value for key, value in settings.items() if key not in _NOT_FOR_THE_MODEL}
     for key, value in arguments.items():
         if isinstance(value, str) and value.startswith("lin_"):  # rl_zoo3's way to write a linear schedule
-            arguments[key] = LinearSchedule(float(value[len("lin_") :]), 0.0, 1.0)
+            arguments[key] = LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
+        elif isinstance(value, str) and value.startswith("ramp_"):
+            arguments[key] = LinearSchedule(0.0, float(value.removeprefix("ramp_")), 1.0)
     if isinstance(arguments.get("policy_kwargs"), str):
         arguments["policy_kwargs"] = eval(arguments["policy_kwargs"], {"SmallCNN": SmallCNN})  # rl_zoo3's format; our own file
     return DREAM(env=env, **arguments, **model_kwargs)

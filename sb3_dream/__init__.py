@@ -1,15 +1,14 @@
 """DREAM for Stable-Baselines3."""
 
-from pathlib import Path
-
 from sb3_dream.common.buffers import EpisodeBatch, TrialBatch, TrialReplayBuffer
-from sb3_dream.common.evaluation import TrialResults, evaluate_problems
+from sb3_dream.common.evaluation import evaluate_problems
+from sb3_dream.common.results import TrialResults
 from sb3_dream.common.trial import TrialEnv
 from sb3_dream.common.visualization import record_trial
 from sb3_dream.dream import DREAM
 from sb3_dream.envs import register_envs
+from sb3_dream.version import __version__
 
-__version__ = (Path(__file__).parent / "version.txt").read_text(encoding="utf8").strip()
 __all__ = [
     "DREAM",
     "EpisodeBatch",
@@ -17,6 +16,7 @@ __all__ = [
     "TrialEnv",
     "TrialReplayBuffer",
     "TrialResults",
+    "__version__",
     "evaluate_problems",
     "record_trial",
 ]

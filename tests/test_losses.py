@@ -72,7 +72,7 @@ def test_exploration_reward_is_the_drop_in_distance(model: DREAM, batch: TrialBa
     f, g = by_hand(model, batch)
     lengths = batch.exploration.lengths
     first, last = (f - g[0]).pow(2).sum(-1), (f - last_prefix(g, batch.exploration)).pow(2).sum(-1)
-    expected = (first - last - model.exploration_cost * lengths).mean()
+    expected = (first - last - 0.01 * lengths).mean()
     losses = losses_with_noise(model, batch)
     assert losses.exploration_reward.item() == pytest.approx(expected.item(), rel=1e-4)
     assert losses.decoder_distance_start.item() == pytest.approx(first.mean().item(), rel=1e-4)
@@ -88,9 +88,20 @@ def test_exploration_td_learns_each_reward(model: DREAM, batch: TrialBatch) -> N
             parameter.zero_()
     model.gamma = 0.0
     distance = (f - g).pow(2).sum(-1)
-    reward = (distance[:-1] - distance[1:] - model.exploration_cost)[batch.exploration.mask.bool()]
+    reward = (distance[:-1] - distance[1:] - 0.01)[batch.exploration.mask.bool()]
     losses = losses_with_noise(model, batch)
     assert losses.exploration_td.item() == pytest.approx(reward.pow(2).mean().item(), rel=1e-4)
+
+
+def test_exploration_cost_follows_its_schedule(batch: TrialBatch) -> None:
+    """A c that grows from 0 lets exploration find out what pays before it has to be short; as any schedule of SB3's it is
+    a function of the remaining progress."""
+    model = collect(exploration_cost=lambda remaining: 0.5 * (1 - remaining))
+    rewards = []
+    for remaining in (1.0, 0.5):
+        model._current_progress_remaining = remaining
+        rewards.append(losses_with_noise(model, batch).exploration_reward.item())
+    assert rewards[0] - rewards[1] == pytest.approx(0.25 * batch.exploration.lengths.float().mean().item(), rel=1e-4)
 
 
 def test_reward_uses_f_without_noise_and_execution_with(model: DREAM, batch: TrialBatch) -> None:

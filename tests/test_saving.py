@@ -242,15 +242,16 @@ def test_the_same_seed_gives_the_same_model() -> None:
 
 
 def test_evaluating_on_the_way_does_not_change_what_is_learned() -> None:
-    """An EvalCallback must be an observer: greedy evaluation draws no numbers from the model's generator and leaves its
-    acting state alone."""
+    """An EvalCallback must be an observer: evaluation, greedy or not, draws no numbers from the generator that learning
+    draws from, and leaves the acting state alone."""
 
     class Evaluate(BaseCallback):
         def _on_step(self) -> bool:
             if self.n_calls % 50 == 0:
                 for _ in q_values(self.model):  # type: ignore[arg-type]
                     pass
-                self.model.predict(make_env(seed=9).reset(), deterministic=True)  # type: ignore[arg-type]
+                for deterministic in (True, False):
+                    self.model.predict(make_env(seed=9).reset(), deterministic=deterministic)  # type: ignore[arg-type]
             return True
 
     assert_same_parameters(make_model().learn(600), make_model().learn(600, callback=Evaluate()))

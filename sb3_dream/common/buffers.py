@@ -169,6 +169,27 @@ class TrialReplayBuffer(ReplayBuffer):
     def drop_unfinished_trials(self) -> None:
         """Forget the steps of trials under way: what comes next is the first step of a new trial in each environment."""
         self._trial_start[:] = self.n_rows
+        self.pos = self.n_rows % self.buffer_size  # an interrupt can have come in between
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Rows that were never written are not saved.
+        written = slice(min(self.n_rows, self.buffer_size))
+        return {
+            **self.__dict__,
+            "observations": {key: rows[written] for key, rows in self.observations.items()},
+            "actions": self.actions[written],
+            "rewards": self.rewards[written],
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.observations = {key: self._with_room(rows) for key, rows in self.observations.items()}
+        self.actions, self.rewards = self._with_room(self.actions), self._with_room(self.rewards)
+
+    def _with_room(self, written: np.ndarray) -> np.ndarray:
+        rows = np.zeros((self.buffer_size, *written.shape[1:]), dtype=written.dtype)
+        rows[: len(written)] = written
+        return rows
 
     def add(  # type: ignore[override]
         self,

@@ -26,3 +26,16 @@ def check_classes(**arguments: Any) -> None:
     for name, value in arguments.items():
         if isinstance(value, nn.Module) or not callable(value):
             raise TypeError(f"{name} must be a class, such as torch.nn.ReLU, got {value!r}")
+
+
+def check_range(low: float, high: float, **arguments: float | None) -> None:
+    """
+    :param low: the least value that is allowed
+    :param high: the greatest; infinity and nan are never allowed
+    :param arguments: by name; None is allowed
+    :raises ValueError: that names the argument
+    """
+    for name, value in arguments.items():
+        if value is not None and not (low <= value <= high and np.isfinite(value)):
+            wanted = f"between {low:g} and {high:g}" if np.isfinite(high) else f"finite and at least {low:g}"
+            raise ValueError(f"{name} must be {wanted}, got {value}")

@@ -116,12 +116,29 @@ class SequenceEncoder(nn.Module):
         hidden, cell, peak = memory or self.initial_memory(steps.shape[1], features.device)
         if self.lstm is None:
             return features, (hidden, cell, peak)
-        outputs, (hidden, cell) = self.lstm(steps.pad(features), (hidden, cell))
-        peaks = th.maximum(outputs.cummax(dim=0).values, peak)
+        inputs = steps.pad(features)
+        if len(inputs) == 1:
+            outputs, hidden, cell = self._one_step(self.lstm, inputs, hidden, cell)
+            peaks = th.maximum(outputs, peak)
+        else:
+            outputs, (hidden, cell) = self.lstm(inputs, (hidden, cell))
+            peaks = th.maximum(outputs.cummax(dim=0).values, peak)
         memory = (hidden, cell, peaks[-1:])
         if self.peaks_only:
             return steps.pack(peaks), memory
         return th.cat([features, steps.pack(outputs), steps.pack(peaks)], dim=-1), memory
+
+    @staticmethod
+    def _one_step(
+        lstm: nn.LSTM, inputs: th.Tensor, hidden: th.Tensor, cell: th.Tensor
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """``lstm`` on sequences of one step, as when acting: its cells alone take a fourth of the time for one trial."""
+        outputs, states = inputs[0], []
+        for weights, before in zip(lstm.all_weights, zip(hidden, cell, strict=True), strict=True):
+            states.append(th.lstm_cell(outputs, before, *weights))
+            outputs = states[-1][0]
+        hiddens, cells = zip(*states, strict=True)
+        return outputs.unsqueeze(0), th.stack(hiddens), th.stack(cells)
 
 
 class DuelingHead(nn.Module):

@@ -52,6 +52,24 @@ def infer_problem_space(problem_ids: Sequence[Any]) -> spaces.Space:
     return spaces.Discrete(int(ids.max()) + 1) if ids.ndim == 1 else spaces.MultiDiscrete(ids.max(axis=0) + 1)
 
 
+def checked_problem_id(problem_id: Any, problem_space: spaces.Space) -> Any:
+    """
+    :param problem_id: an integer or a vector
+    :param problem_space: ``Discrete``, ``MultiDiscrete`` or ``Box``
+    :return: the problem ID in the type of ``problem_space``
+    :raises ValueError: if it is outside
+    """
+    value: Any = np.asarray(problem_id)
+    is_number = value.dtype.kind in ("iuf" if isinstance(problem_space, spaces.Box) else "iu")
+    if isinstance(problem_space, spaces.Discrete):
+        value = int(value) if is_number and value.ndim == 0 else None
+    elif isinstance(problem_space, spaces.Box) and is_number:
+        value = value.astype(problem_space.dtype).reshape(-1)
+    if not is_number or not problem_space.contains(value):
+        raise ValueError(f"Problem {problem_id!r} is outside problem_space {problem_space}")
+    return value if isinstance(value, int) else value.astype(problem_space.dtype)
+
+
 class TrialEnv(gym.Wrapper):
     """
     Turns a family of problems into trials: one exploration episode, then ``n_execution_episodes`` execution episodes, all
@@ -110,7 +128,7 @@ class TrialEnv(gym.Wrapper):
         )
         if not isinstance(self.problem_space, spaces.Discrete | spaces.MultiDiscrete | spaces.Box):
             raise ValueError(f"problem_space must be Discrete, MultiDiscrete or Box, got {self.problem_space}")
-        self.problem_ids = [self._checked_problem(problem_id) for problem_id in problem_ids]
+        self.problem_ids = [checked_problem_id(problem_id, self.problem_space) for problem_id in problem_ids]
         self.set_problem = set_problem
         self.n_execution_episodes = int(n_execution_episodes)
         self.training = training
@@ -129,18 +147,6 @@ class TrialEnv(gym.Wrapper):
         self._episode = 0  # 0 is the exploration episode
         self._between_episodes = False
         self._running = False
-
-    def _checked_problem(self, problem_id: Any) -> Any:
-        """The problem ID in the type of ``problem_space``, or an error that names it."""
-        value: Any = np.asarray(problem_id)
-        is_number = value.dtype.kind in ("iuf" if isinstance(self.problem_space, spaces.Box) else "iu")
-        if isinstance(self.problem_space, spaces.Discrete):
-            value = int(value) if is_number and value.ndim == 0 else None
-        elif isinstance(self.problem_space, spaces.Box) and is_number:
-            value = value.astype(self.problem_space.dtype).reshape(-1)
-        if not is_number or not self.problem_space.contains(value):
-            raise ValueError(f"Problem {problem_id!r} is outside problem_space {self.problem_space}")
-        return value if isinstance(value, int) else value.astype(self.problem_space.dtype)
 
     def _build_observation_space(self, space: spaces.Space) -> spaces.Dict:
         own = dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
@@ -220,7 +226,7 @@ class TrialEnv(gym.Wrapper):
             # would go with the problems
             seed = int(self._np_random.integers(2**31))
         if "problem_id" in options:
-            self.problem_id = self._checked_problem(options["problem_id"])
+            self.problem_id = checked_problem_id(options["problem_id"], self.problem_space)
         else:
             self.problem_id = self.problem_ids[self.np_random.integers(len(self.problem_ids))]
         if self.set_problem is not None:

@@ -8,12 +8,20 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name, obs_as_tensor, polyak_update, safe_mean
+from stable_baselines3.common.utils import (
+    FloatSchedule,
+    LinearSchedule,
+    get_parameters_by_name,
+    obs_as_tensor,
+    polyak_update,
+    safe_mean,
+)
 
 from sb3_dream.common.buffers import TrialBatch, TrialReplayBuffer
+from sb3_dream.common.checks import check_range
+from sb3_dream.common.off_policy import RecurrentOffPolicyAlgorithm
 from sb3_dream.common.trial import TRIAL_KEYS, is_on
 from sb3_dream.dream.losses import Losses, last_prefix, masked_mean, td_loss
 from sb3_dream.dream.policies import ActingState, CnnPolicy, DREAMPolicy, MlpPolicy, MultiInputPolicy
@@ -21,20 +29,7 @@ from sb3_dream.dream.policies import ActingState, CnnPolicy, DREAMPolicy, MlpPol
 SelfDREAM = TypeVar("SelfDREAM", bound="DREAM")
 
 
-def check_range(low: float, high: float, **arguments: float | None) -> None:
-    """
-    :param low: the least value that is allowed
-    :param high: the greatest; infinity and nan are never allowed
-    :param arguments: by name; None is allowed
-    :raises ValueError: that names the argument
-    """
-    for name, value in arguments.items():
-        if value is not None and not (low <= value <= high and np.isfinite(value)):
-            wanted = f"between {low:g} and {high:g}" if np.isfinite(high) else f"finite and at least {low:g}"
-            raise ValueError(f"{name} must be {wanted}, got {value}")
-
-
-class DREAM(OffPolicyAlgorithm):
+class DREAM(RecurrentOffPolicyAlgorithm):
     """
     DREAM (Decoupling Exploration and Execution in Meta-RL). Paper: https://arxiv.org/abs/2008.02790, Algorithm 1.
 
@@ -65,7 +60,9 @@ class DREAM(OffPolicyAlgorithm):
     :param bottleneck_weight: λ, the weight of the bottleneck on f, at least 0
     :param bottleneck_size: K. The bottleneck is λ max(‖f(μ)‖², K): it leaves norms under K alone and pulls larger ones
         back, as the authors' program does. (The paper prints min(‖f(μ)‖², K), which drives f to zero.)
-    :param exploration_cost: c, the cost of each exploration step, at least 0. It means something only beside ‖f‖²
+    :param exploration_cost: c, the cost of each exploration step, at least 0: a number, or a function of the remaining
+        progress (from 1 to 0). It means something only beside ‖f‖², which is small at first: a c that grows from 0 keeps
+        exploration from ending early for good
     :param problem_id_probability: the chance that, in training, an execution episode acts from the problem ID instead of
         from the exploration trajectory
     :param max_grad_norm: maximum norm of the gradient, over all four networks together
@@ -85,9 +82,9 @@ class DREAM(OffPolicyAlgorithm):
         "MultiInputPolicy": MultiInputPolicy,
     }
     policy: DREAMPolicy
-    replay_buffer: TrialReplayBuffer | None
     exploration_schedule: Schedule
     explorer_schedule: Schedule
+    exploration_cost_schedule: Schedule
 
     def __init__(
         self,
@@ -113,7 +110,7 @@ class DREAM(OffPolicyAlgorithm):
         problem_std: float = 0.1,
         bottleneck_weight: float = 1.0,
         bottleneck_size: float = 10.0,
-        exploration_cost: float = 0.01,
+        exploration_cost: float | Schedule = 0.01,
         problem_id_probability: float = 0.5,
         max_grad_norm: float = 10.0,
         stats_window_size: int = 100,
@@ -130,7 +127,7 @@ class DREAM(OffPolicyAlgorithm):
             problem_std=problem_std,
             bottleneck_weight=bottleneck_weight,
             bottleneck_size=bottleneck_size,
-            exploration_cost=exploration_cost,
+            exploration_cost=exploration_cost if isinstance(exploration_cost, float | int) else None,
         )
         check_range(
             0.0,
@@ -187,8 +184,6 @@ class DREAM(OffPolicyAlgorithm):
         #: ε of execution and of exploration episodes
         self.exploration_rate = exploration_initial_eps
         self.explorer_rate = exploration_initial_eps
-        #: draws ε-greedy coins and actions, where z comes from, its noise, and batches
-        self.rng: np.random.Generator | None = None
         if _init_setup_model:
             self._setup_model()
 
@@ -227,22 +222,10 @@ class DREAM(OffPolicyAlgorithm):
         super().set_env(env, force_reset)
         self._check_trials()
 
-    def set_random_seed(self, seed: int | None = None) -> None:
-        """
-        Seed every generator: Python's, numpy's, torch's, the environments' and the model's own.
-
-        :param seed: None leaves all as they are
-        """
-        super().set_random_seed(seed)
-        if seed is not None:
-            self.rng = np.random.default_rng(seed)
-
     def _setup_model(self) -> None:
         if self.env is not None:
             self._check_trials()
-        rng = self.rng  # a loaded model goes on where its generator was
         super()._setup_model()
-        self.rng = rng or self.rng or np.random.default_rng()
         initial, final, fraction = self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
         self.exploration_schedule = LinearSchedule(initial, final, fraction)
         self.explorer_schedule = LinearSchedule(
@@ -250,6 +233,7 @@ class DREAM(OffPolicyAlgorithm):
             final if self.explorer_final_eps is None else self.explorer_final_eps,
             fraction if self.explorer_fraction is None else self.explorer_fraction,
         )
+        self.exploration_cost_schedule = FloatSchedule(self.exploration_cost)
         networks, targets = self.policy.networks, self.policy.target_networks
         self._parameters = list(networks.parameters())
         self._target_parameters = list(targets.parameters())
@@ -259,12 +243,7 @@ class DREAM(OffPolicyAlgorithm):
         self._trial_infos: deque[dict[str, Any]] = deque(maxlen=self._stats_window_size)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
-        # After a stop, observations, hidden states and the buffer would no longer fit together: begin new trials.
-        self._last_obs = None
-        self._last_original_obs = None
         result = super()._setup_learn(*args, **kwargs)
-        assert self.replay_buffer is not None
-        self.replay_buffer.drop_unfinished_trials()
         self._acting = self.policy.initial_state(self.n_envs)
         self._acting_z = self._acting.z[0]
         self._problem_ids: list[Any] = [None] * self.n_envs
@@ -281,7 +260,7 @@ class DREAM(OffPolicyAlgorithm):
                 self._draw_z(executing_starts)
             q_values, self._acting = self.policy.act(observation, self._acting, self._acting_z)  # type: ignore[arg-type]
         warming_up = self.num_timesteps < learning_starts
-        actions = self._epsilon_greedy(q_values.cpu().numpy(), is_on(self._last_obs["exploring"]), warming_up)
+        actions = self._epsilon_greedy(self.rng, q_values.cpu().numpy(), is_on(self._last_obs["exploring"]), warming_up)
         return actions, actions
 
     def _draw_z(self, starts: np.ndarray) -> None:
@@ -300,13 +279,15 @@ class DREAM(OffPolicyAlgorithm):
         noise = self.rng.standard_normal(tuple(mean.shape), dtype=np.float32)
         return mean + self.problem_std * th.as_tensor(noise, device=self.device)
 
-    def _epsilon_greedy(self, q_values: np.ndarray, exploring: np.ndarray, warming_up: bool = False) -> np.ndarray:
+    def _epsilon_greedy(
+        self, rng: np.random.Generator | None, q_values: np.ndarray, exploring: np.ndarray, warming_up: bool = False
+    ) -> np.ndarray:
         """Greedy, or random with the ε of the phase that each environment is in. The networks have run in any case."""
-        assert self.rng is not None
+        assert rng is not None
         n_envs, n_actions = q_values.shape
         epsilon = 1.0 if warming_up else np.where(exploring.reshape(n_envs), self.explorer_rate, self.exploration_rate)
-        random = self.rng.random(n_envs) < epsilon
-        return np.where(random, self.rng.integers(n_actions, size=n_envs), q_values.argmax(axis=1))
+        random = rng.random(n_envs) < epsilon
+        return np.where(random, rng.integers(n_actions, size=n_envs), q_values.argmax(axis=1))
 
     def _store_transition(
         self,
@@ -328,6 +309,7 @@ class DREAM(OffPolicyAlgorithm):
             raise ValueError(
                 "info has no 'problem_id': DREAM learns on trials with training=True (their default on the train split)"
             ) from error
+        self._refuse_nan(new_original_obs, reward)
         replay_buffer.add(self._last_original_obs, new_original_obs, buffer_action, reward, dones, infos)  # type: ignore[arg-type]
         self._last_obs, self._last_original_obs = new_obs, new_original_obs
         self._last_episode_starts = dones
@@ -377,7 +359,8 @@ class DREAM(OffPolicyAlgorithm):
 
         # exploration: the reward is the drop in distance (Eq. 5), with today's f and g and no gradient through it
         settled = distance.detach()
-        reward = settled[:-1] - settled[1:] - self.exploration_cost
+        cost = self.exploration_cost_schedule(self._current_progress_remaining)
+        reward = settled[:-1] - settled[1:] - cost
         (q_explore,), _ = policy.explorer(explore_steps)
         with th.no_grad():
             (q_explore_target,), _ = policy.explorer_target(explore_steps)
@@ -454,7 +437,7 @@ class DREAM(OffPolicyAlgorithm):
         if deterministic:
             return self.policy.predict(observation, state, episode_start)
         q_values, state, vectorized = self.policy.predict_q_values(observation, state, episode_start)
-        actions = self._epsilon_greedy(q_values, is_on(np.asarray(observation["exploring"])))
+        actions = self._epsilon_greedy(self.predict_rng, q_values, is_on(np.asarray(observation["exploring"])))
         return (actions if vectorized else actions[0]), state
 
     def learn(
@@ -466,15 +449,7 @@ class DREAM(OffPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfDREAM:
-        """
-        :param total_timesteps: number of environment steps, over all environments
-        :param callback: called at every step
-        :param log_interval: trials between two logs
-        :param tb_log_name: name of the TensorBoard run
-        :param reset_num_timesteps: whether to count steps anew
-        :param progress_bar: show a progress bar (needs tqdm and rich)
-        :return: the model
-        """
+        """As ``RecurrentOffPolicyAlgorithm.learn``, with a log every 1000 trials."""
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:

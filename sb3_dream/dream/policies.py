@@ -322,18 +322,20 @@ class DREAMPolicy(BasePolicy):
         :param episode_start: (B,), whether a new trial starts; the observation says so too
         :return: Q-values (B, n_actions), the new state, and whether the observation was of several trials
         """
-        self.set_training_mode(False)
+        if self.training:
+            self.set_training_mode(False)
+        device = self.device  # the property looks through all modules
         tensors, vectorized = self.obs_to_tensor(observation)
         assert isinstance(tensors, dict)
         n_envs = len(tensors["exploring"])
         if state is None:
             acting = self.initial_state(n_envs)
         else:
-            acting = ActingState(*(th.as_tensor(part, device=self.device) for part in state))
+            acting = ActingState(*(th.as_tensor(part, device=device) for part in state))
             if acting.z.shape[1] != n_envs:
                 raise ValueError(f"state is of {acting.z.shape[1]} trials, but the observation of {n_envs}")
-        if episode_start is not None:
-            kept = th.as_tensor(1.0 - np.asarray(episode_start, dtype=np.float32), device=self.device).view(1, -1, 1)
+        if episode_start is not None and np.any(episode_start):
+            kept = th.as_tensor(1.0 - np.asarray(episode_start, dtype=np.float32), device=device).view(1, -1, 1)
             acting = ActingState(*(part * kept for part in acting))
         with th.no_grad():
             q_values, acting = self.act(tensors, acting)
