@@ -43,7 +43,7 @@ def main() -> None:
     args = parser.parse_args()
 
     th.set_num_threads(args.n_threads)
-    settings = load_settings(args.env)
+    settings = {**load_settings(args.env), "learning_starts": 0}  # as it goes on, and not as it begins
     model = make_model(settings, make_train_env(args.env, settings, seed=0), seed=0)
     clock: dict[str, float] = {}
     model.env.step = timed(model.env.step, clock, "environments")  # type: ignore[method-assign, union-attr]
