@@ -9,6 +9,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_dream import DREAM
+from sb3_dream.common.torch_layers import SmallCNN
 
 HYPERPARAMS = Path(__file__).parent / "hyperparams"
 _NOT_FOR_THE_MODEL = ("n_envs", "n_timesteps", "env_kwargs", "eval_env_kwargs")
@@ -44,7 +45,7 @@ def make_model(settings: dict[str, Any], env: VecEnv, **model_kwargs: Any) -> DR
         elif isinstance(value, str) and value.startswith("ramp_"):
             arguments[key] = LinearSchedule(0.0, float(value.removeprefix("ramp_")), 1.0)
     if isinstance(arguments.get("policy_kwargs"), str):
-        arguments["policy_kwargs"] = eval(arguments["policy_kwargs"], {})  # rl_zoo3's format; our own file
+        arguments["policy_kwargs"] = eval(arguments["policy_kwargs"], {"SmallCNN": SmallCNN})  # rl_zoo3's format; our own file
     return DREAM(env=env, **arguments, **model_kwargs)
 
 
