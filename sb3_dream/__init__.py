@@ -1,10 +1,10 @@
 """DREAM for Stable-Baselines3."""
 
 from sb3_dream.common.buffers import EpisodeBatch, TrialBatch, TrialReplayBuffer
-from sb3_dream.common.check import check_trial_env
 from sb3_dream.common.evaluation import evaluate_problems
 from sb3_dream.common.results import TrialResults
 from sb3_dream.common.trial import TrialEnv
+from sb3_dream.common.trial_checker import check_trial_env
 from sb3_dream.common.visualization import record_trial
 from sb3_dream.dream import DREAM
 from sb3_dream.envs import register_envs
