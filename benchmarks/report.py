@@ -1,6 +1,7 @@
 """
 ``python -m benchmarks.report``: what the runs under ``benchmarks/results/dream`` came to: a table (printed, and written to
-``table.md``) and a figure of the learning curves against steps and against processor time (``curves.png``), with the two limits.
+``table.md``), and a figure of the learning curves against steps and against processor time (``curves.png``) with the two
+limits.
 """
 
 import argparse
@@ -39,7 +40,7 @@ def table(all_runs: dict[str, list[dict[str, Any]]]) -> str:
     :return: a Markdown table, one row for each environment and split
     """
     lines = [
-        "| environment | split | seeds | median | worst | optimum | steps | processor time, longest | peak memory | explores |",
+        "| environment | split | seeds | median | worst | optimum | steps | core time, longest | peak memory | explores |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, runs in all_runs.items():
