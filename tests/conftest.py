@@ -52,5 +52,6 @@ def gl() -> None:
 @pytest.fixture(autouse=True)
 def _gl_where_a_family_draws(request: pytest.FixtureRequest) -> None:
     """Tests of all families need OpenGL for one of them."""
-    if getattr(getattr(request.node, "callspec", None), "params", {}).get("family") is SignEnv:
+    parameters = getattr(getattr(request.node, "callspec", None), "params", {})
+    if parameters.get("family") is SignEnv or parameters.get("env_id") == "MetaSign-v0":
         request.getfixturevalue("gl")
