@@ -1,6 +1,7 @@
 """check_trial_env finds each mistake that a family can make, names it, and finds none where there is none."""
 
 import re
+from contextlib import nullcontext
 from typing import Any
 
 import gymnasium as gym
@@ -80,7 +81,10 @@ def test_nothing_wrong(training: bool, n_execution_episodes: int) -> None:
 @pytest.mark.parametrize("env_id", sorted(FAMILIES))
 def test_the_families_of_this_package(env_id: str, split: str) -> None:
     """They are the examples that others are written after."""
-    check_trial_env(gym.make(env_id, split=split))
+    # a random walk hardly ever gets to see the sign
+    unseen = pytest.warns(UserWarning, match="3 problems gave the same") if env_id == "MetaSign-v0" else nullcontext()
+    with unseen:
+        check_trial_env(gym.make(env_id, split=split))
 
 
 def test_an_episode_that_does_not_end() -> None:

@@ -47,7 +47,7 @@ class Frames(gym.Env[Any, Any]):
 
 def make_model(n_steps: int = 200, buffer_size: int = 2_000, **policy_kwargs: Any) -> DREAM:
     """A model with trials in its replay buffer."""
-    env = DummyVecEnv([lambda: TrialEnv(Frames(), [0, 1, 2])] * 4)
+    env = DummyVecEnv([lambda: TrialEnv(Frames(), [0, 1, 2], set_problem="options")] * 4)
     model = DREAM(
         "CnnPolicy",
         env,
