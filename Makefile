@@ -15,7 +15,7 @@ export PIP_NO_INPUT := 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format check-format type doc benchmark clean
+.PHONY: help demo test opengl lint format check-format type doc benchmark clean
 
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1: \2/p' Makefile
@@ -23,8 +23,16 @@ help:  ## This list
 demo: .venv/.demo  ## Train a small agent, and see it explore and then act
 	@$(BIN)/python -m benchmarks.demo
 
-test: .venv/.tests  ## Run the tests
+test: .venv/.tests opengl  ## Run the tests
 	@$(BIN)/python -m pytest -q $(PYTEST_FLAGS)
+
+# What the tests of MetaSign-v0 draw with. Without it they are skipped.
+OPENGL := libegl1 libgl1 libglu1-mesa libgl1-mesa-dri
+HAS_OPENGL = $(BIN)/python -W ignore -c 'from sb3_dream.envs.sign import load_world; load_world()' >/dev/null 2>&1
+opengl: .venv/.tests
+	@$(HAS_OPENGL) || { { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends $(OPENGL); } \
+		>/dev/null 2>&1 </dev/null; $(HAS_OPENGL); } \
+		|| echo "No OpenGL: the tests of MetaSign-v0 are skipped. To run them, as root: apt-get install $(OPENGL)"
 
 lint: .venv/.tests  ## Look for mistakes
 	@$(BIN)/ruff check $(FILES)

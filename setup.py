@@ -3,6 +3,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+MINIWORLD = ["miniworld>=2.1,<3"]
 
 setup(
     name="sb3_dream",
@@ -31,6 +32,8 @@ setup(
     extras_require={
         # what runs from benchmarks/ needs
         "benchmarks": ["pyyaml"],
+        # MetaSign-v0; the system needs OpenGL too: apt-get install libegl1 libgl1 libglu1-mesa libgl1-mesa-dri
+        "miniworld": MINIWORLD,
         "tests": [
             "pytest",
             "pytest-cov",
@@ -42,8 +45,13 @@ setup(
             "types-tqdm",
             "sb3-contrib>=2.9,<3",
             "tensorboard",
+            *MINIWORLD,
             # SB3's VecVideoRecorder
             "moviepy",
+            # families of others
+            "minigrid",
+            "metaworld",
+            "gymnasium[mujoco]",
         ],
         "docs": ["sphinx>=8,<10", "myst-parser>=4,<6", "sphinx-rtd-theme>=3", "sphinx-copybutton"],
     },

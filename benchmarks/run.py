@@ -40,7 +40,8 @@ _N_EVAL_ENVS = 131
 
 class SplitEvaluation:
     """
-    Evaluates a model on all problems of a split, every instruction once in each.
+    Evaluates a model on all problems of a split, every instruction once in each trial: in one trial of each problem, or where
+    a family starts at random, in as many as it says.
 
     :param env_id: a registered id
     :param split: ``"train"`` or ``"test"``
@@ -52,9 +53,11 @@ class SplitEvaluation:
         self.family: Any = gym.make(env_id, split=split, **(env_kwargs or {})).unwrapped.env.unwrapped  # type: ignore[attr-defined]
         self.problem_ids = self.family.problem_ids(split)
         self.instructions = list(range(self.family.n_instructions))
+        self.n_trials_per_problem = getattr(self.family, "n_evaluation_trials", 1)
         self.env: VecEnv = make_vec_env(
             env_id,
-            n_envs=min(len(self.problem_ids), _N_EVAL_ENVS),
+            n_envs=min(len(self.problem_ids) * self.n_trials_per_problem, _N_EVAL_ENVS),
+            seed=0,
             env_kwargs={
                 **(env_kwargs or {}),
                 "split": split,
@@ -73,7 +76,9 @@ class SplitEvaluation:
         :param model: to evaluate
         :return: the mean return, and what was explored, each key beginning with the split
         """
-        results = evaluate_problems(model, self.env, self.problem_ids, self.instructions)
+        results = evaluate_problems(
+            model, self.env, self.problem_ids, self.instructions, n_trials_per_problem=self.n_trials_per_problem
+        )
         figures = {
             "return": results.mean_return,
             "exploration_length": results.mean_exploration_length,

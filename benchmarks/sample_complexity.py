@@ -2,14 +2,16 @@
 ``python -m benchmarks.sample_complexity``: trials until DREAM's two policies are optimal on the bandit, against the number
 of arms |A|. Writes ``benchmarks/results/dream/sample_complexity.csv``, ``.png`` and ``.json`` (what it was made from).
 
-A policy counts as optimal from the first of three evaluations in a row at which it is: exploration, when the greedy Q^exp
-pulls the informative arm in every problem; execution, when the greedy return is 1 in every problem, with z from the
-exploration trajectory. Evaluations are 5 % apart.
+A policy counts as optimal from the evaluation after which it always is, until both have been three times in a row.
+Exploration is optimal when the greedy Q^exp pulls the informative arm in every problem, execution when the greedy return is 1
+in every problem, with z from the exploration trajectory. Evaluations are 5 % apart.
 """
 
 import argparse
 import csv
+import itertools
 import json
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ SETTINGS: dict[str, Any] = {
     # one update for every 8 trials; execution behaves at random throughout, exploration for 30 % of the trials
     "train_freq": STEPS_A_TRIAL,
     "target_update_interval": N_ENVS * STEPS_A_TRIAL,
-    "learning_rate": 2e-3,
+    "learning_rate": 1e-3,
     "learning_starts": 0,
     "exploration_initial_eps": 1.0,
     "exploration_final_eps": 1.0,
@@ -49,7 +51,7 @@ SETTINGS: dict[str, Any] = {
 
 class UntilOptimal(BaseCallback):
     """
-    Stop when both policies have been optimal three evaluations in a row.
+    Stop when both policies have been optimal in the last three evaluations.
 
     :param evaluation: of all problems
     """
@@ -74,8 +76,7 @@ class UntilOptimal(BaseCallback):
             "execution": figures["test/return"] == 1.0,
         }
         for phase, streak in self.streaks.items():
-            if len(streak) < IN_A_ROW:
-                self.streaks[phase] = [*streak, trials] if optimal[phase] else []
+            self.streaks[phase] = [*streak, trials] if optimal[phase] else []
 
 
 def count_trials(n_arms: int, seed: int, max_trials: int) -> dict[str, Any]:
@@ -85,11 +86,12 @@ def count_trials(n_arms: int, seed: int, max_trials: int) -> dict[str, Any]:
     :param max_trials: where to give up
     :return: one row of the table; a policy that was never optimal has nothing in its column
     """
+    th.set_num_threads(1)
     env = make_vec_env(ENV_ID, n_envs=N_ENVS, seed=seed, env_kwargs={"n_arms": n_arms})
     model = DREAM("MlpPolicy", env, seed=seed, device="cpu", **SETTINGS)
     callback = UntilOptimal(SplitEvaluation(ENV_ID, "test", {"n_arms": n_arms}))
     model.learn(max_trials * STEPS_A_TRIAL, callback=callback)
-    firsts = {f"{phase}_trials": streak[0] if len(streak) == IN_A_ROW else None for phase, streak in callback.streaks.items()}
+    firsts = {f"{phase}_trials": streak[0] if len(streak) >= IN_A_ROW else None for phase, streak in callback.streaks.items()}
     return {"n_arms": n_arms, "seed": seed, **firsts, "trials_run": model.num_timesteps // STEPS_A_TRIAL}
 
 
@@ -129,20 +131,23 @@ def main() -> None:
     parser.add_argument("--n-arms", type=int, nargs="+", default=[2, 4, 8, 16, 32, 64, 128])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--max-trials", type=int, default=200_000)
+    parser.add_argument("--n-jobs", type=int, default=1, help="runs side by side, each on one core")
     parser.add_argument("--folder", type=Path, default=RESULTS / "dream")
     args = parser.parse_args()
 
-    th.set_num_threads(1)
     source = describe_source("benchmarks.sample_complexity")
     args.folder.mkdir(parents=True, exist_ok=True)
     path = args.folder / "sample_complexity.csv"
     rows: list[dict[str, Any]] = []
-    for n_arms, seed in tqdm([(n_arms, seed) for n_arms in args.n_arms for seed in args.seeds]):
-        rows.append(count_trials(n_arms, seed, args.max_trials))
-        with path.open("w", newline="", encoding="utf8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+    cells = list(itertools.product(args.n_arms, args.seeds))
+    with ProcessPoolExecutor(args.n_jobs) as pool:
+        results = pool.map(count_trials, *zip(*cells, strict=True), itertools.repeat(args.max_trials))
+        for row in tqdm(results, total=len(cells)):
+            rows.append(row)
+            with path.open("w", newline="", encoding="utf8") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
     slopes = plot(rows, path.with_suffix(".png"))
     record = {**source, "settings": SETTINGS, "n_envs": N_ENVS, "slopes": slopes, "versions": describe_versions()}
     path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")

@@ -1,5 +1,6 @@
 """Settings in rl_zoo3's format, and the models and environments that they describe."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_dream import DREAM
+from sb3_dream.common.torch_layers import SmallCNN
 
 HYPERPARAMS = Path(__file__).parent / "hyperparams"
 _NOT_FOR_THE_MODEL = ("n_envs", "n_timesteps", "env_kwargs", "eval_env_kwargs", "normalize")
@@ -30,6 +32,16 @@ def load_settings(env_id: str, algo: str = "dream") -> dict[str, Any]:
     return settings[env_id]
 
 
+def ramp(progress_remaining: float, end: float, power: float) -> float:
+    """
+    :param progress_remaining: from 1 to 0
+    :param end: where it ends
+    :param power: 1 grows in a straight line, 2 slowly at first
+    :return: between 0 and ``end``
+    """
+    return end * (1.0 - progress_remaining) ** power
+
+
 def make_model(settings: dict[str, Any], env: VecEnv, algorithm: Any = DREAM, **model_kwargs: Any) -> Any:
     """
     :param settings: from ``load_settings``
@@ -42,10 +54,11 @@ def make_model(settings: dict[str, Any], env: VecEnv, algorithm: Any = DREAM, **
     for key, value in arguments.items():
         if isinstance(value, str) and value.startswith("lin_"):  # rl_zoo3's way to write a linear schedule
             arguments[key] = LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
-        elif isinstance(value, str) and value.startswith("ramp_"):
-            arguments[key] = LinearSchedule(0.0, float(value.removeprefix("ramp_")), 1.0)
+        elif isinstance(value, str) and value.startswith("ramp"):
+            power, end = value.removeprefix("ramp").split("_")
+            arguments[key] = partial(ramp, end=float(end), power=float(power or 1))
     if isinstance(arguments.get("policy_kwargs"), str):
-        arguments["policy_kwargs"] = eval(arguments["policy_kwargs"], {})  # rl_zoo3's format; our own file
+        arguments["policy_kwargs"] = eval(arguments["policy_kwargs"], {"SmallCNN": SmallCNN})  # rl_zoo3's format; our own file
     return algorithm(env=env, **arguments, **model_kwargs)
 
 

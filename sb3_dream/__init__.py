@@ -5,6 +5,7 @@ from sb3_dream.common.evaluation import evaluate_problems
 from sb3_dream.common.results import TrialResults
 from sb3_dream.common.trial import TrialEnv
 from sb3_dream.common.trial_buffers import TrialBatch, TrialReplayBuffer
+from sb3_dream.common.trial_checker import check_trial_env
 from sb3_dream.common.visualization import record_trial
 from sb3_dream.dream import DREAM
 from sb3_dream.envs import register_envs
@@ -21,6 +22,7 @@ __all__ = [
     "TrialReplayBuffer",
     "TrialResults",
     "__version__",
+    "check_trial_env",
     "evaluate_problems",
     "record_trial",
 ]

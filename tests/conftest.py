@@ -1,5 +1,6 @@
-"""Small models that have collected a few trials and learned nothing yet."""
+"""Small models that have collected a few trials and learned nothing yet; and OpenGL, for the tests that draw."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_dream import DREAM, TrialBatch
+from sb3_dream.envs.sign import SignEnv, load_world
 
 th.set_num_threads(1)
 
@@ -34,3 +36,22 @@ def batch(model: DREAM) -> TrialBatch:
     batch = model.replay_buffer.sample(8, rng=np.random.default_rng(0))
     assert len(set(batch.exploration.lengths.tolist())) > 1, "the tests on padding need episodes of different lengths"
     return batch
+
+
+@pytest.fixture(scope="session")
+def gl() -> None:
+    """MiniWorld can draw here. Where it cannot, the test is skipped; but not where ``.ci/run`` says that it must."""
+    try:
+        load_world()
+    except RuntimeError as error:
+        if os.environ.get("SB3_DREAM_TESTS_NEED_GL"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(autouse=True)
+def _gl_where_a_family_draws(request: pytest.FixtureRequest) -> None:
+    """Tests of all families need OpenGL for one of them."""
+    parameters = getattr(getattr(request.node, "callspec", None), "params", {})
+    if parameters.get("family") is SignEnv or parameters.get("env_id") == "MetaSign-v0":
+        request.getfixturevalue("gl")

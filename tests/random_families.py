@@ -55,7 +55,7 @@ class RandomFamily(gym.Env[Any, Any]):
         super().reset(seed=seed)
         self._left = int(self.rng.integers(1, self.max_length + 1))
         observation = self._drawn_from.sample()
-        self.log.append(Episode(options, [observation]))
+        self.log.append(Episode(None if options is None else dict(options), [observation]))
         return observation, {}
 
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:

@@ -91,10 +91,16 @@ def test_problems_must_be_inside_their_space(problem_ids: list[Any], problem_spa
         trials(problem_ids=problem_ids, problem_space=problem_space)
 
 
-@pytest.mark.parametrize("problem_ids", [[[0, 1], [2]], ["red", "blue"], [[[0]]], [-1, 0], [None]])
-def test_problem_ids_that_no_space_holds(problem_ids: list[Any]) -> None:
-    """Names and ragged lists cannot be embedded: say so instead of failing in the networks."""
-    with pytest.raises(ValueError, match="problem_ids must"):
+def test_problems_must_be_a_list() -> None:
+    """A number of problems is not a list of them."""
+    with pytest.raises(TypeError, match="problem_ids must be a list of problems, got 5"):
+        trials(problem_ids=5)
+
+
+@pytest.mark.parametrize("problem_ids", [[np.nan, 0.0], [[np.inf, 0.0], [np.nan, 1.0]]])
+def test_problems_that_are_not_numbers(problem_ids: list[Any]) -> None:
+    """A NaN among the problems would be NaN in every weight after one update."""
+    with pytest.raises(ValueError, match="must be finite"):
         trials(problem_ids=problem_ids)
 
 
@@ -104,10 +110,11 @@ def test_a_problem_space_that_cannot_be_embedded() -> None:
         trials(problem_space=spaces.MultiBinary(2))
 
 
-def test_set_problem_must_be_callable() -> None:
-    """A method's name is not enough."""
-    with pytest.raises(TypeError, match="set_problem must be None or a callable"):
-        trials(set_problem="set_task")
+@pytest.mark.parametrize("set_problem", [3, ["set_task"], True])
+def test_set_problem_must_be_a_name_or_callable(set_problem: Any) -> None:
+    """What else it could mean, nobody knows. Names that do not fit are in test_set_problem.py."""
+    with pytest.raises(TypeError, match=r"set_problem must be None, a name or a callable \(env, problem\), got"):
+        trials(set_problem=set_problem)
 
 
 @pytest.mark.parametrize(

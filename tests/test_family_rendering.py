@@ -10,8 +10,9 @@ from sb3_dream.envs.cooking import CookingEnv
 from sb3_dream.envs.distracting_bus import DistractingBusEnv
 from sb3_dream.envs.drawing import COLOURS, PANEL, Picture
 from sb3_dream.envs.map import MapEnv
+from sb3_dream.envs.sign import SHAPES, SignEnv
 
-FAMILIES = [BusEnv, DistractingBusEnv, MapEnv, CookingEnv, BanditEnv]
+FAMILIES = [BusEnv, DistractingBusEnv, MapEnv, CookingEnv, BanditEnv, SignEnv]
 
 
 def frame(family, actions=(), caption="", **options):
@@ -74,6 +75,22 @@ def test_the_grid_shows_what_differs(family, first, second):
         family, **{"exploring": "instruction" not in second, **second}
     )
     assert (one[PANEL:] != other[PANEL:]).any()
+
+
+@pytest.mark.usefixtures("gl")
+@pytest.mark.parametrize("shapes", [SHAPES[:2], SHAPES])
+def test_a_frame_of_the_sign_family_shows_what_differs(shapes):
+    """Otherwise a viewer cannot tell where the agent has been, what the sign says or what is to be fetched."""
+    env = SignEnv(shapes, render_mode="rgb_array")
+    frames = []
+    for problem in range(3):
+        for instruction in (None, *range(len(shapes))):
+            options = {"problem_id": problem, "exploring": instruction is None, "instruction": instruction}
+            env.reset(seed=0, options=options)
+            frames.append(env.render())
+            env.step(0)
+            frames.append(env.render())
+    assert len({frame[PANEL:].tobytes() for frame in frames if frame is not None}) == 3 * 2 * (1 + len(shapes))
 
 
 def test_stop_and_destination_have_the_colour_of_their_bus():

@@ -251,6 +251,6 @@ def test_a_trial_env_passes_raw_nan_on() -> None:
         def step(self, action: int) -> tuple[int, float, bool, bool, dict]:
             return 0, float("nan"), True, False, {}
 
-    model = DREAM("MlpPolicy", TrialEnv(NaNFamily(), [0, 1]), device="cpu")
+    model = DREAM("MlpPolicy", TrialEnv(NaNFamily(), [0, 1], set_problem="options"), device="cpu")
     with pytest.raises(ValueError, match=r"Environment 0 gave observation 'previous_reward' = \[nan\] at its step 1 "):
         model.learn(100)

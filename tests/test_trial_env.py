@@ -43,6 +43,7 @@ class Corridor(gym.Env[Any, Any]):
         self.resets.append(options)
         self.t = 0
         options = options or {}
+        self.problem_id = options.get("problem_id")
         index = 0 if options.get("exploring") else options.get("instruction")
         self.instruction = np.zeros(8, np.float32)
         self.instruction[self.np_random.integers(8) if index is None else index] = 1.0
@@ -188,7 +189,9 @@ def test_the_problem_id_is_in_info_iff_training(training: bool) -> None:
 def test_the_problem_id_is_not_observed() -> None:
     """RecurrentPPO and DQN run on the same environment and must not be able to peek."""
     env = TrialEnv(Corridor(), list(range(8)))
-    trials = [play(env, seed=1, options={"problem_id": problem_id}) for problem_id in range(8)]  # the corridor ignores it
+    trials = [
+        play(env, seed=1, options={"problem_id": problem_id}) for problem_id in range(8)
+    ]  # the corridor is the same in all
     for steps in zip(*trials, strict=True):
         for key in env.observation_space.spaces:  # type: ignore[attr-defined]
             assert len({observation[key].tobytes() for observation, *_ in steps}) == 1, key

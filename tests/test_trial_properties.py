@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -125,3 +127,46 @@ def test_what_was_returned_stays_as_it_was(plan: FamilyPlan, seed: int) -> None:
     for kept, then in returned:
         for key, value in then.items():
             assert np.array_equal(kept[key], value), key
+
+
+numbers = st.floats(-1e6, 1e6, width=32)
+one_kind_of_problem = st.sampled_from(
+    [
+        st.integers(0, 50),
+        st.integers(-3, 3),
+        numbers,
+        st.text(max_size=3),
+        st.booleans(),
+        st.none(),
+        st.binary(max_size=2),
+        st.lists(st.integers(0, 4), max_size=3),
+        st.tuples(numbers, numbers),
+        st.dictionaries(st.sampled_from(["gravity", "wind"]), numbers),
+    ]
+)
+kinds_of_problems = st.one_of(one_kind_of_problem, st.lists(one_kind_of_problem, min_size=2, max_size=3).map(st.one_of))
+
+
+@settings(max_examples=200, deadline=None)
+@given(problems=kinds_of_problems.flatmap(lambda kind: st.lists(kind, min_size=1, max_size=5)), seed=st.integers(0, 99))
+def test_any_list_of_problems_has_ids_and_reaches_the_family(problems: list[Any], seed: int) -> None:
+    """Numbers, names, dicts, or a mixture: the networks can embed every ID, and the family is given the thing that was
+    listed, not something that was made of it."""
+    told: list[Any] = []
+    plan = FamilyPlan(spaces.Discrete(3), 2, spaces.Discrete(1), [0], 1, 1, seed)
+    family = plan.family()
+    family.problem_space = None  # type: ignore[assignment]
+
+    def set_problem(env: gym.Env, problem: Any) -> None:
+        told.append(problem)
+
+    env = TrialEnv(family, problems, set_problem=set_problem)
+    assert len(env.problem_ids) == len(problems)
+    for problem_id, problem in zip(env.problem_ids, problems, strict=True):
+        assert env.problem_space.contains(problem_id)
+        assert env.reset(options={"problem_id": problem_id})[1]["problem_id"] is not None
+        same = [p for i, p in zip(env.problem_ids, problems, strict=True) if np.array_equal(i, problem_id)]
+        assert any(told[-1] is p for p in same)
+        assert problem is same[0] or problem == same[0]
+    drawn = env.reset(seed=seed)[1]["problem_id"]
+    assert any(told[-1] is p for i, p in zip(env.problem_ids, problems, strict=True) if np.array_equal(i, drawn))

@@ -11,8 +11,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper,
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from tqdm import tqdm
 
+from sb3_dream.common.problems import checked_problem_id
 from sb3_dream.common.results import TrialResults
-from sb3_dream.common.trial import TRIAL_KEYS, checked_problem_id
+from sb3_dream.common.trial import TRIAL_KEYS
 
 
 def evaluate_problems(

@@ -1,7 +1,7 @@
 """The networks that algorithms on trials are made of. Sequences are time-major: (T, B, ...)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch as th
 from gymnasium import spaces
@@ -38,6 +38,14 @@ class Steps:
     shape: tuple[int, int]
     #: (n,), the place of each row in the flattened (T, B); None if nothing is padding
     index: th.Tensor | None = None
+    #: of each extractor that has seen the steps
+    _features: dict[BaseFeaturesExtractor, th.Tensor] = field(default_factory=dict)
+
+    def features(self, extractor: BaseFeaturesExtractor) -> th.Tensor:
+        """(n, features_dim). Networks that share an extractor share its work: a frame goes through it once."""
+        if extractor not in self._features:
+            self._features[extractor] = extractor(self.observations)
+        return self._features[extractor]
 
     def pack(self, padded: th.Tensor) -> th.Tensor:
         """(T, B, d) → (n, d)."""
@@ -104,7 +112,7 @@ class SequenceEncoder(nn.Module):
         :param memory: before the first step; zeros by default
         :return: (n, output_dim), and the memory after the last step
         """
-        features = th.cat([self.features_extractor(steps.observations), steps.feedback], dim=-1)
+        features = th.cat([steps.features(self.features_extractor), steps.feedback], dim=-1)
         hidden, cell, peak = memory or self.initial_memory(steps.shape[1], features.device)
         if self.lstm is None:
             return features, (hidden, cell, peak)

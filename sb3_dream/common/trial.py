@@ -1,12 +1,14 @@
 """A trial, one exploration episode and N execution episodes in one problem, as one Gymnasium episode."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import seeding
+
+from sb3_dream.common.problems import WAYS, WatchedOptions, checked_problem_id, find_way, number_problems, prepare_family
 
 #: What ``TrialEnv`` adds to the family's own observation. All are float ``Box``, so every SB3 wrapper accepts them.
 BOOKKEEPING_KEYS = ("exploring", "episode_start", "episode_end", "previous_action", "previous_reward")
@@ -29,45 +31,9 @@ _ON = np.ones(1, dtype=np.float32)
 _OFF = np.zeros(1, dtype=np.float32)
 
 
-def infer_problem_space(problem_ids: Sequence[Any]) -> spaces.Space:
-    """
-    The smallest space that holds every problem ID: ``Discrete`` for integers, ``MultiDiscrete`` for integer vectors and
-    ``Box`` for real vectors.
-
-    :param problem_ids: the IDs of the family
-    :return: the space
-    :raises ValueError: if the IDs are neither non-negative integers nor vectors of one common length
-    """
-    try:
-        ids = np.asarray(problem_ids)
-    except ValueError as error:
-        raise ValueError(f"problem_ids must all have one shape, got {list(problem_ids)[:5]}") from error
-    if ids.dtype.kind not in "iuf" or ids.ndim not in (1, 2):
-        raise ValueError(f"problem_ids must be integers or vectors of numbers, got {list(problem_ids)[:5]}")
-    if ids.dtype.kind == "f":
-        ids = ids.reshape(len(ids), -1)
-        return spaces.Box(ids.min(axis=0).astype(np.float32), ids.max(axis=0).astype(np.float32), dtype=np.float32)
-    if ids.min() < 0:
-        raise ValueError(f"Integer problem_ids must not be negative, got {ids.min()}")
-    return spaces.Discrete(int(ids.max()) + 1) if ids.ndim == 1 else spaces.MultiDiscrete(ids.max(axis=0) + 1)
-
-
-def checked_problem_id(problem_id: Any, problem_space: spaces.Space) -> Any:
-    """
-    :param problem_id: an integer or a vector
-    :param problem_space: ``Discrete``, ``MultiDiscrete`` or ``Box``
-    :return: the problem ID in the type of ``problem_space``
-    :raises ValueError: if it is outside
-    """
-    value: Any = np.asarray(problem_id)
-    is_number = value.dtype.kind in ("iuf" if isinstance(problem_space, spaces.Box) else "iu")
-    if isinstance(problem_space, spaces.Discrete):
-        value = int(value) if is_number and value.ndim == 0 else None
-    elif isinstance(problem_space, spaces.Box) and is_number:
-        value = value.astype(problem_space.dtype).reshape(-1)
-    if not is_number or not problem_space.contains(value):
-        raise ValueError(f"Problem {problem_id!r} is outside problem_space {problem_space}")
-    return value if isinstance(value, int) else value.astype(problem_space.dtype)
+def _key(problem_id: Any) -> Any:
+    """A problem ID as the key of a dict."""
+    return problem_id if isinstance(problem_id, int) else problem_id.tobytes()
 
 
 class TrialEnv(gym.Wrapper):
@@ -87,16 +53,33 @@ class TrialEnv(gym.Wrapper):
     ``info["problem_id"]`` is there in every step and at reset if and only if ``training``. When a trial ends, ``info``
     has ``execution_returns`` and ``execution_lengths`` (both of shape (N,)) and ``exploration_length``.
 
-    :param env: the family: an environment that can be told which problem to be
-    :param problem_ids: the problems to draw from, each with the same chance
-    :param set_problem: how the family is told its problem. By default with
-        ``reset(options={"problem_id": ..., "exploring": ..., "instruction": ...})``; or a callable ``(env, problem_id)``
-        called once before the first reset of each trial
+    Any Gymnasium environment is a family, if it can be told which problem to be. ``set_problem`` says how; by default it is
+    the first of these that the family understands:
+
+    - ``"set_task"``: it has a method ``set_task(problem)`` (Meta-World, learn2learn). Meta-World's own wrappers are kept
+      from drawing another task at reset
+    - ``"reset_task"``: it has a method ``reset_task(problem)`` (VariBAD)
+    - ``"context"``: it is one of CARL's environments. A problem is a key of its ``contexts``, or a context (a dict). The
+      context is taken out of the observation
+    - ``"kwargs"``: problems are dicts, and ``gymnasium.make`` made it: ``gymnasium.make(id, **problem)``
+    - ``"options"``: ``reset(options={"problem_id": problem, "exploring": ..., "instruction": ...})``. If by default, and
+      the family does not look at ``problem_id``, the first reset says so
+
+    or, if ``set_problem`` says so:
+
+    - ``"seed"``: the problem is the seed of each inner episode's ``reset`` (MiniGrid, and all that is generated)
+    - a callable ``(env, problem)``, called once before the first reset of each trial
+
+    :param env: the family
+    :param problem_ids: the problems to draw from, each with the same chance. Integers from 0 and vectors are their own IDs;
+        the ID of any other problem (names, dicts, tasks) is its place in this list. The family is given the problem itself
+    :param set_problem: how the family is told its problem: a name or a callable from above, or None for the default
     :param n_execution_episodes: N, at least 1
     :param training: whether the problem ID is shown in ``info``
     :param problem_space: the space of problem IDs; by default the family's ``problem_space``, else inferred from the IDs
-    :raises ValueError: for N < 1, no problems, a problem outside ``problem_space`` or spaces that cannot be handled
-    :raises TypeError: if ``env`` is not a Gymnasium environment or ``set_problem`` is not callable
+    :raises ValueError: for N < 1, no problems, a problem outside ``problem_space``, spaces that cannot be handled, or a
+        ``set_problem`` that does not fit the family or its problems
+    :raises TypeError: if ``env`` is not a Gymnasium environment or ``set_problem`` is neither name nor callable
     """
 
     _np_random = None  # the trial's own generator, not the family's
@@ -105,31 +88,37 @@ class TrialEnv(gym.Wrapper):
     def __init__(
         self,
         env: gym.Env,
-        problem_ids: Sequence[Any],
-        set_problem: Callable[[gym.Env, Any], Any] | None = None,
+        problem_ids: Iterable[Any],
+        set_problem: str | Callable[[gym.Env, Any], Any] | None = None,
         n_execution_episodes: int = 1,
         training: bool = True,
         problem_space: spaces.Space | None = None,
     ):
         if not isinstance(env, gym.Env):
             raise TypeError(f"env must be a gymnasium.Env, got {type(env).__name__}")
-        super().__init__(env)
         if isinstance(n_execution_episodes, bool) or not isinstance(n_execution_episodes, int | np.integer):
             raise TypeError(f"n_execution_episodes must be an integer, got {n_execution_episodes!r}")
         if n_execution_episodes < 1:
             raise ValueError(f"n_execution_episodes must be at least 1, got {n_execution_episodes}")
-        if set_problem is not None and not callable(set_problem):
-            raise TypeError(f"set_problem must be None or a callable (env, problem_id), got {set_problem!r}")
-        if len(problem_ids) == 0:
+        if not isinstance(problem_ids, Iterable):
+            raise TypeError(f"problem_ids must be a list of problems, got {problem_ids!r}")
+        if not (set_problem is None or isinstance(set_problem, str) or callable(set_problem)):
+            raise TypeError(f"set_problem must be None, a name or a callable (env, problem), got {set_problem!r}")
+        #: the problems as they were listed, and in ``problem_ids`` the ID of each
+        self.problems = list(problem_ids)
+        if not self.problems:
             raise ValueError("problem_ids is empty: a family needs at least one problem")
-
-        self.problem_space: spaces.Space = (
-            problem_space or getattr(env.unwrapped, "problem_space", None) or infer_problem_space(problem_ids)
+        #: the way in which the family is told its problem, or the callable that does it
+        self.set_problem = find_way(env, self.problems) if set_problem is None else set_problem
+        if isinstance(self.set_problem, str):
+            env = prepare_family(env, self.set_problem, self.problems)
+        super().__init__(env)
+        self.problem_space, self.problem_ids = number_problems(
+            self.problems, problem_space or getattr(env.unwrapped, "problem_space", None)
         )
-        if not isinstance(self.problem_space, spaces.Discrete | spaces.MultiDiscrete | spaces.Box):
-            raise ValueError(f"problem_space must be Discrete, MultiDiscrete or Box, got {self.problem_space}")
-        self.problem_ids = [checked_problem_id(problem_id, self.problem_space) for problem_id in problem_ids]
-        self.set_problem = set_problem
+        self._problem_of = dict(zip(map(_key, self.problem_ids), self.problems, strict=True))
+        # where options were nothing but the last guess, the family must show that it looks at them
+        self._is_guess = set_problem is None and self.set_problem == "options"
         self.n_execution_episodes = int(n_execution_episodes)
         self.training = training
 
@@ -143,6 +132,7 @@ class TrialEnv(gym.Wrapper):
         self._no_instruction = np.zeros(self.observation_space["instruction"].shape or (), dtype=np.float32)
 
         self.problem_id: Any = None
+        self._problem: Any = None
         self._instructions: Sequence[int] | None = None
         self._episode = 0  # 0 is the exploration episode
         self._between_episodes = False
@@ -152,7 +142,10 @@ class TrialEnv(gym.Wrapper):
         own = dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
         for key, subspace in own.items():
             if not isinstance(subspace, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-                raise ValueError(f"TrialEnv needs a flat observation space, but {key!r} is {subspace}")
+                raise ValueError(
+                    f"TrialEnv needs a flat observation space, but {key!r} is {subspace}: wrap the family so that it observes "
+                    "numbers only (MiniGrid: minigrid.wrappers.ImgObsWrapper leaves the text of the mission out)"
+                )
             if isinstance(subspace, spaces.Discrete | spaces.MultiDiscrete) and np.any(subspace.start):
                 raise ValueError(f"SB3 needs Discrete spaces with start=0, but {key!r} is {subspace!r}")
             if isinstance(subspace, spaces.MultiDiscrete) and len(subspace.shape) != 1:
@@ -207,14 +200,18 @@ class TrialEnv(gym.Wrapper):
         :param options: ``problem_id`` chooses the problem and ``instructions`` (N indices) the instruction of each
             execution episode; by default both are drawn
         :return: the first observation of the exploration episode, and ``info``
-        :raises ValueError: for another option, a problem outside ``problem_space`` or not N instructions
+        :raises ValueError: for another option, a problem outside ``problem_space``, not N instructions, or a family that was
+            not told how to know its problem and does not look at the options
         """
         options = options or {}
         if unknown := set(options) - {"problem_id", "instructions"}:
             raise ValueError(f"TrialEnv.reset takes the options 'problem_id' and 'instructions', got {sorted(unknown)}")
         self._instructions = options.get("instructions")
-        if self._instructions is not None and self.set_problem is not None:
-            raise ValueError("options['instructions'] needs a family that reads them in reset(options), not set_problem")
+        if self._instructions is not None and self.set_problem != "options":
+            raise ValueError(
+                "options['instructions'] needs a family that reads them in reset(options), "
+                f"but this one is told by set_problem={self.set_problem!r}"
+            )
         if self._instructions is not None and len(self._instructions) != self.n_execution_episodes:
             raise ValueError(
                 f"options['instructions'] needs one index for each of the {self.n_execution_episodes} execution episodes, "
@@ -222,15 +219,20 @@ class TrialEnv(gym.Wrapper):
             )
         if seed is not None:
             self._np_random, _ = seeding.np_random(seed)
+        if seed is not None or self.set_problem == "kwargs":  # an environment made anew has no generator yet
             # the family gets a seed of its own: with the same one it would draw the same numbers, and its instructions
             # would go with the problems
-            seed = int(self._np_random.integers(2**31))
+            seed = int(self.np_random.integers(2**31))
         if "problem_id" in options:
             self.problem_id = checked_problem_id(options["problem_id"], self.problem_space)
+            self._problem = self._problem_of.get(_key(self.problem_id), options["problem_id"])
         else:
-            self.problem_id = self.problem_ids[self.np_random.integers(len(self.problem_ids))]
-        if self.set_problem is not None:
-            self.set_problem(self.env, self.problem_id)
+            index = self.np_random.integers(len(self.problem_ids))
+            self.problem_id, self._problem = self.problem_ids[index], self.problems[index]
+        if not isinstance(self.set_problem, str):
+            self.set_problem(self.env, self._problem)
+        elif (method := WAYS[self.set_problem]) is not None:
+            self.env.get_wrapper_attr(method)(self._problem)
         self._episode = 0
         self._running = True
         self._exploration_length = 0
@@ -240,12 +242,24 @@ class TrialEnv(gym.Wrapper):
 
     def _begin_episode(self, seed: int | None = None) -> tuple[dict, dict]:
         options: dict[str, Any] | None = None
-        if self.set_problem is None:
-            options = {"problem_id": self.problem_id, "exploring": self.exploring}
+        if self.set_problem == "options":
+            options = {"problem_id": self._problem, "exploring": self.exploring}
             if self._instructions is not None and not self.exploring:
                 options["instruction"] = self._instructions[self._episode - 1]
+            if self._is_guess:
+                options = WatchedOptions(options)
+        elif self.set_problem == "seed":
+            seed = int(self._problem)
         self._between_episodes = False
         observation, info = self.env.reset(seed=seed, options=options)
+        if isinstance(options, WatchedOptions):
+            if not options.was_read:
+                raise ValueError(
+                    f"{self.env} did not look at options['problem_id'] in reset, so it cannot know its problem. How is it "
+                    "told? set_problem='seed' if the reset seed makes the problem; 'kwargs' with dicts of arguments for "
+                    "gymnasium.make; or a callable (env, problem). ('options' if it looks at them later)"
+                )
+            self._is_guess = False
         return self._observe(observation, _ON, _OFF, self._no_action, 0.0), self._label(info)
 
     def step(self, action: Any) -> tuple[dict, float, bool, bool, dict]:

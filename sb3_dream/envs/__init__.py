@@ -15,14 +15,26 @@ from sb3_dream.envs.bus import BusEnv
 from sb3_dream.envs.cooking import CookingEnv
 from sb3_dream.envs.distracting_bus import DistractingBusEnv
 from sb3_dream.envs.map import MapEnv
+from sb3_dream.envs.sign import SignEnv
 
-__all__ = ["FAMILIES", "BanditEnv", "BusEnv", "CookingEnv", "DistractingBusEnv", "MapEnv", "make_trials", "register_envs"]
+__all__ = [
+    "FAMILIES",
+    "BanditEnv",
+    "BusEnv",
+    "CookingEnv",
+    "DistractingBusEnv",
+    "MapEnv",
+    "SignEnv",
+    "make_trials",
+    "register_envs",
+]
 
 FAMILIES: dict[str, Any] = {
     "MetaBandit-v0": BanditEnv,
     "MetaDistractingBus-v0": DistractingBusEnv,
     "MetaMap-v0": MapEnv,
     "MetaCooking-v0": CookingEnv,
+    "MetaSign-v0": SignEnv,
 }
 
 

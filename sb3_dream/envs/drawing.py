@@ -25,9 +25,80 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size * SMOOTH)
 
 
-class Picture:
+class Frame:
     """
-    A frame being drawn. Cells are (x, y) with y upwards, like the families' own; sizes are fractions of a cell's side.
+    A frame being drawn: a panel above, a legend below, and what is between them.
+
+    :param width: in pixels
+    :param height: in pixels
+    """
+
+    def __init__(self, width: int = WIDTH, height: int = HEIGHT) -> None:
+        self.width, self.height = width, height
+        self.image = Image.new("RGB", (width * SMOOTH, height * SMOOTH), PAPER)
+        self.pen = ImageDraw.Draw(self.image)
+
+    def panel(
+        self, exploring: bool, steps_left: int, max_steps: int, caption: str, reward: float, total: float, task: str
+    ) -> None:
+        """
+        The panel at the top.
+
+        :param exploring: whether this is an exploration episode
+        :param steps_left: steps left in it; 0 when it is over
+        :param max_steps: steps that it could have had
+        :param caption: where in the trial it stands, or nothing
+        :param reward: reward of the last step
+        :param total: return so far
+        :param task: the problem and the instruction
+        """
+        self.pen.rectangle((0, 0, self.width * SMOOTH, PANEL * SMOOTH), PANEL_PAPER)
+        phase = "EXPLORING" if exploring else "EXECUTING"
+        end = MARGIN + 20 + self.pen.textlength(phase, _font(16)) / SMOOTH
+        badge = EXPLORING if exploring else EXECUTING
+        self.pen.rounded_rectangle((MARGIN * SMOOTH, 10 * SMOOTH, end * SMOOTH, 38 * SMOOTH), 6 * SMOOTH, badge)
+        self.write(MARGIN + 10, 24, phase, 16, PAPER, "lm")
+        self.write(end + 12, 24, caption, 16, INK, "lm")
+        clock = f"step {max_steps - steps_left} of {max_steps}" if steps_left else "episode over"
+        self.write(MARGIN, 60, f"{clock}     reward {reward:+.2f}     return so far {total:+.2f}", 16, INK, "lm")
+        self.write(MARGIN, 86, task, 16, INK, "lm")
+
+    def foot(self, lines: Sequence[str]) -> None:
+        """
+        The legend.
+
+        :param lines: at most two lines
+        """
+        top = self.height - FOOT
+        self.pen.rectangle((0, (top + 2) * SMOOTH, self.width * SMOOTH, self.height * SMOOTH), PAPER)
+        for row, line in enumerate(lines):
+            self.write(self.width / 2, top + 14 + 20 * row, line, 13, "#555555", "mm")
+
+    def array(self) -> np.ndarray:
+        """
+        The finished frame.
+
+        :return: (height, width, 3), uint8
+        """
+        return np.array(self.image.resize((self.width, self.height), Image.Resampling.LANCZOS))
+
+    def write(self, x: float, y: float, text: str, size: int, colour: str = INK, anchor: str = "mm") -> None:
+        """
+        Text anywhere.
+
+        :param x: in pixels, from the left
+        :param y: in pixels, from the top
+        :param text: what to write
+        :param size: font size
+        :param colour: its colour
+        :param anchor: which point of the text lies there, as in Pillow: ``"mm"`` its middle
+        """
+        self.pen.text((x * SMOOTH, y * SMOOTH), text, colour, _font(size), anchor)
+
+
+class Picture(Frame):
+    """
+    A frame with a grid. Cells are (x, y) with y upwards, like the families' own; sizes are fractions of a cell's side.
 
     :param columns: number of columns of the grid
     :param rows: number of rows of the grid
@@ -35,19 +106,18 @@ class Picture:
     """
 
     def __init__(self, columns: int, rows: int, coordinates: bool = True) -> None:
-        self.image = Image.new("RGB", (WIDTH * SMOOTH, HEIGHT * SMOOTH), PAPER)
-        self.pen = ImageDraw.Draw(self.image)
+        super().__init__()
         self.side = GRID / max(columns, rows)
-        self.left = (WIDTH - columns * self.side) / 2
+        self.left = (self.width - columns * self.side) / 2
         self.bottom = PANEL + 8 + GRID
         for x in range(columns):
             for y in range(rows):
                 self.square((x, y), 1.0, PAPER, FAINT, corner=0)
         if coordinates:
             for x in range(columns):
-                self._write(self.left + (x + 0.5) * self.side, self.bottom + 11, str(x), 12, "#888888", "mm")
+                self.write(self.left + (x + 0.5) * self.side, self.bottom + 11, str(x), 12, "#888888", "mm")
             for y in range(rows):
-                self._write(self.left - 12, self.bottom - (y + 0.5) * self.side, str(y), 12, "#888888", "mm")
+                self.write(self.left - 12, self.bottom - (y + 0.5) * self.side, str(y), 12, "#888888", "mm")
 
     def box(self, cell: Cell, size: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)) -> tuple[float, float, float, float]:
         """
@@ -120,7 +190,7 @@ class Picture:
         :param shift: how far from the cell's middle, right and up
         """
         left, top, right, bottom = self.box(cell, 1.0, shift)
-        self._write((left + right) / 2 / SMOOTH, (top + bottom) / 2 / SMOOTH, text, size, colour, "mm")
+        self.write((left + right) / 2 / SMOOTH, (top + bottom) / 2 / SMOOTH, text, size, colour, "mm")
 
     def flag(self, cell: Cell) -> None:
         """
@@ -146,49 +216,3 @@ class Picture:
         self.disc(cell, size, INK, None, shift)
         for side in (-1, 1):
             self.disc(cell, size * 0.22, PAPER, None, (shift[0] + side * size * 0.2, shift[1] + size * 0.08))
-
-    def panel(
-        self, exploring: bool, steps_left: int, max_steps: int, caption: str, reward: float, total: float, task: str
-    ) -> None:
-        """
-        The panel at the top.
-
-        :param exploring: whether this is an exploration episode
-        :param steps_left: steps left in it; 0 when it is over
-        :param max_steps: steps that it could have had
-        :param caption: where in the trial it stands, or nothing
-        :param reward: reward of the last step
-        :param total: return so far
-        :param task: the problem and the instruction
-        """
-        self.pen.rectangle((0, 0, WIDTH * SMOOTH, PANEL * SMOOTH), PANEL_PAPER)
-        phase = "EXPLORING" if exploring else "EXECUTING"
-        end = MARGIN + 20 + self.pen.textlength(phase, _font(16)) / SMOOTH
-        badge = EXPLORING if exploring else EXECUTING
-        self.pen.rounded_rectangle((MARGIN * SMOOTH, 10 * SMOOTH, end * SMOOTH, 38 * SMOOTH), 6 * SMOOTH, badge)
-        self._write(MARGIN + 10, 24, phase, 16, PAPER, "lm")
-        self._write(end + 12, 24, caption, 16, INK, "lm")
-        clock = f"step {max_steps - steps_left} of {max_steps}" if steps_left else "episode over"
-        self._write(MARGIN, 60, f"{clock}     reward {reward:+.2f}     return so far {total:+.2f}", 16, INK, "lm")
-        self._write(MARGIN, 86, task, 16, INK, "lm")
-
-    def foot(self, lines: Sequence[str]) -> None:
-        """
-        The legend.
-
-        :param lines: at most two lines
-        """
-        self.pen.rectangle((0, (HEIGHT - FOOT + 2) * SMOOTH, WIDTH * SMOOTH, HEIGHT * SMOOTH), PAPER)
-        for row, line in enumerate(lines):
-            self._write(WIDTH / 2, HEIGHT - FOOT + 14 + 20 * row, line, 13, "#555555", "mm")
-
-    def array(self) -> np.ndarray:
-        """
-        The finished frame.
-
-        :return: (height, width, 3), uint8
-        """
-        return np.array(self.image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS))
-
-    def _write(self, x: float, y: float, text: str, size: int, colour: str, anchor: str) -> None:
-        self.pen.text((x * SMOOTH, y * SMOOTH), text, colour, _font(size), anchor)

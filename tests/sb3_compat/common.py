@@ -93,8 +93,8 @@ class Noise(gym.Env[np.ndarray, Any]):
 
 
 def trials(family: gym.Env, training: bool = True) -> Monitor:
-    """Trials in two problems of a family, each of one exploration and one execution episode."""
-    return Monitor(TrialEnv(family, [0, 1], training=training))
+    """Trials in two problems of a family (alike, if it does not look), of one exploration and one execution episode."""
+    return Monitor(TrialEnv(family, [0, 1], set_problem="options", training=training))
 
 
 def images(*shape: int) -> spaces.Box:

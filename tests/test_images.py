@@ -1,0 +1,192 @@
+"""DREAM on frames of 80 x 60: stored once as bytes, normalised late, and put through each network once."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch import nn
+
+from sb3_dream import DREAM, TrialEnv, evaluate_problems
+from sb3_dream.common.torch_layers import SmallCNN
+from sb3_dream.dream.policies import CnnPolicy
+
+SHAPE = (60, 80, 3)
+#: bytes that a step may take: 5 % more than a frame and 64 bytes beside it
+LIMIT = 1.05 * (60 * 80 * 3 + 64)
+
+
+class Frames(gym.Env[Any, Any]):
+    """A family of noisy frames, as large as MiniWorld's and with as many actions, which does not need OpenGL."""
+
+    observation_space = spaces.Dict(
+        {"observation": spaces.Box(0, 255, SHAPE, np.uint8), "instruction": spaces.Box(0, 1, (2,))}
+    )
+    action_space = spaces.Discrete(4)
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        frame = self.np_random.integers(256, size=SHAPE, dtype=np.uint8)
+        return {"observation": frame, "instruction": np.eye(2, dtype=np.float32)[0]}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """An episode of 1 to 20 steps."""
+        super().reset(seed=seed)
+        self._left = int(self.np_random.integers(1, 21))
+        return self._observe(), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Action 1 pays."""
+        self._left -= 1
+        return self._observe(), float(action == 1), self._left == 0, False, {}
+
+
+def make_model(n_steps: int = 200, buffer_size: int = 2_000, **policy_kwargs: Any) -> DREAM:
+    """A model with trials in its replay buffer."""
+    env = DummyVecEnv([lambda: TrialEnv(Frames(), [0, 1, 2], set_problem="options")] * 4)
+    model = DREAM(
+        "CnnPolicy",
+        env,
+        seed=0,
+        learning_starts=10**9,
+        buffer_size=buffer_size,
+        device="cpu",
+        policy_kwargs={"features_extractor_class": SmallCNN, **policy_kwargs},
+    )
+    return model.learn(n_steps)
+
+
+def test_a_stored_step_takes_hardly_more_than_its_frame() -> None:
+    """Otherwise frames are stored as floats or twice over, and the buffer does not fit in memory."""
+    model = make_model(n_steps=480, buffer_size=400)
+    buffer = model.replay_buffer
+    assert buffer is not None and buffer.full
+    arrays = [*buffer.observations.values(), buffer.actions, buffer.rewards, buffer._table]
+    n_bytes = sum(array.nbytes for array in arrays) / (buffer.buffer_size * buffer.n_envs)
+    assert n_bytes <= LIMIT, f"{n_bytes:.0f} bytes a step"
+    stored = buffer.observations["observation"]
+    assert stored.dtype == np.uint8 and stored.shape[2:] == (3, 60, 80)
+
+
+def test_frames_travel_as_bytes_and_are_normalised_where_they_are_used() -> None:
+    """Otherwise four times as much goes to the graphics card, or the network sees numbers up to 255."""
+    model = make_model()
+    assert model.replay_buffer is not None
+    batch = model.replay_buffer.sample(8, rng=np.random.default_rng(0))
+    frames = batch.exploration.observations["observation"]
+    assert frames.dtype == th.uint8
+    steps = model.policy.steps(batch.exploration.observations, batch.exploration.prefix_mask)
+    seen = steps.observations
+    assert isinstance(seen, th.Tensor) and seen.dtype == th.float32
+    assert len(seen) == batch.exploration.prefix_mask.sum()
+    kept = frames.flatten(0, 1)[batch.exploration.prefix_mask.flatten() > 0]
+    th.testing.assert_close(seen * 255, kept.float())
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_each_frame_goes_through_each_extractor_once(share: bool) -> None:
+    """Otherwise an update takes a multiple of its time: this is nearly all that it does."""
+    model = make_model(share_features_extractor=share)
+    policy: Any = model.policy
+    networks = [f"{name}{kind}" for name in ("explorer", "trajectory_decoder", "executor") for kind in ("", "_target")]
+    names = {getattr(policy, name).encoder.features_extractor: name for name in networks}
+    calls: list[tuple[str, int]] = []
+
+    def count(extractor: Any, inputs: Any, output: Any) -> None:
+        calls.append((names[extractor], len(output)))
+
+    for extractor in names:
+        extractor.register_forward_hook(count)
+    assert model.replay_buffer is not None
+    batch = model.replay_buffer.sample(16, rng=np.random.default_rng(0))
+    model._losses(batch)
+    explored, executed = int(batch.exploration.prefix_mask.sum()), int(batch.execution.action_mask.sum())
+    if share:
+        assert len(names) == 2, "one for the networks and one for their targets"
+        assert sorted(n for _, n in calls) == sorted([explored, executed] * 2)
+    else:
+        expected = {"explorer": explored, "trajectory_decoder": explored, "executor": executed}
+        targets = {f"{name}_target": n for name, n in expected.items()}
+        assert sorted(calls) == sorted({**expected, **targets}.items())
+    calls.clear()
+    assert isinstance(model._last_obs, dict)
+    observation = {key: th.as_tensor(value) for key, value in model._last_obs.items()}
+    policy.act(observation, policy.initial_state(4))
+    assert all(n == 4 for _, n in calls)
+    assert len(calls) == len(set(calls)) <= 3
+
+
+def test_sharing_an_extractors_work_changes_no_gradient() -> None:
+    """Otherwise what the two losses say to the shared part would not add up."""
+    model = make_model(share_features_extractor=True)
+    assert model.replay_buffer is not None
+    batch = model.replay_buffer.sample(4, rng=np.random.default_rng(0))
+    policy = model.policy
+    extractor = policy.explorer.encoder.features_extractor
+
+    def gradients(one_call: bool) -> list[th.Tensor]:
+        model.policy.zero_grad()
+        steps = policy.steps(batch.exploration.observations, batch.exploration.prefix_mask)
+        (q_values,), _ = policy.explorer(steps)
+        if not one_call:
+            steps = policy.steps(batch.exploration.observations, batch.exploration.prefix_mask)
+        guesses, _ = policy.trajectory_decoder(steps)
+        (q_values.pow(2).sum() + guesses.pow(2).sum()).backward()
+        return [parameter.grad.clone() for parameter in extractor.parameters() if parameter.grad is not None]
+
+    for one, other in zip(gradients(True), gradients(False), strict=True):
+        th.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("size", [(25, 25), (60, 80), (84, 84)])
+def test_small_cnn_takes_images_of_any_size(size: tuple[int, int]) -> None:
+    """Otherwise only MiniWorld's frames could be learned from."""
+    extractor = SmallCNN(spaces.Box(0, 255, (4, *size), np.uint8), features_dim=7)
+    assert extractor(th.rand(5, 4, *size)).shape == (5, 7)
+    assert [c.kernel_size for c in extractor.cnn if isinstance(c, nn.Conv2d)] == [(5, 5), (5, 5), (4, 4)]
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (spaces.Box(0, 255, (3, 24, 80), np.uint8), "at least 25 x 25"),
+        (spaces.Box(0.0, 1.0, (3, 60, 80)), "of uint8 from 0 to 255"),
+        (spaces.Box(0, 255, (60,), np.uint8), "SmallCNN is for images"),
+    ],
+)
+def test_what_small_cnn_cannot_take_is_named(space: spaces.Box, message: str) -> None:
+    """Otherwise an error from inside a convolution."""
+    with pytest.raises(ValueError, match=message):
+        SmallCNN(space)
+
+
+@pytest.mark.usefixtures("gl")
+def test_dream_learns_saves_and_acts_on_the_sign_family(tmp_path: Path) -> None:
+    """`DREAM("CnnPolicy", "MetaSign-v0")` from the first frame to an evaluation, as the README says."""
+    env = make_vec_env("MetaSign-v0", n_envs=4, seed=0)
+    model = DREAM(
+        "CnnPolicy", env, seed=0, learning_starts=200, buffer_size=1_000, batch_size=4, train_freq=16, exploration_cost=0.0
+    )
+    assert isinstance(model.policy, CnnPolicy)
+    before = [parameter.clone() for parameter in model.policy.explorer.encoder.features_extractor.parameters()]
+    model.learn(400)
+    after = list(model.policy.explorer.encoder.features_extractor.parameters())
+    assert all((one != other).any() and other.isfinite().all() for one, other in zip(before, after, strict=True))
+    assert model._n_updates >= 3
+    model.save(tmp_path / "model")
+    loaded = DREAM.load(tmp_path / "model", device="cpu")
+    test_env = make_vec_env("MetaSign-v0", n_envs=3, seed=1, env_kwargs={"split": "test", "n_execution_episodes": 2})
+    observation: Any = test_env.reset()
+    np.testing.assert_array_equal(
+        model.predict(observation, deterministic=True)[0], loaded.predict(observation, deterministic=True)[0]
+    )
+    results = evaluate_problems(loaded, test_env, [0, 1, 2], instructions=[0, 1])
+    assert results.execution_returns.shape == (3, 2)
+    assert {float(value) for value in results.execution_returns.flatten()} <= {-1.0, 0.0, 1.0}
+    family = test_env.get_attr("unwrapped")[0].env.unwrapped
+    described = family.describe_exploration(results.problem_ids, results.exploration_observations, results.exploration_actions)
+    assert 0.0 <= described["sign_in_view"] <= 1.0
