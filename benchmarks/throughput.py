@@ -46,7 +46,7 @@ def main() -> None:
     settings = {**load_settings(args.env), "learning_starts": 0}  # as it goes on, and not as it begins
     model = make_model(settings, make_train_env(args.env, settings, seed=0), seed=0)
     clock: dict[str, float] = {}
-    model.env.step = timed(model.env.step, clock, "environments")  # type: ignore[method-assign, union-attr]
+    model.env.step = timed(model.env.step, clock, "environments")
     for name, label in {"_sample_action": "acting", "_store_transition": "storing", "train": "learning"}.items():
         setattr(model, name, timed(getattr(model, name), clock, label))
     drawing: dict[str, float] = {}

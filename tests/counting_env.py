@@ -8,7 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 
-class Counting(gym.Env[np.ndarray, int]):
+class Counting(gym.Env[Any, Any]):
     """
     Observations (environment, episode, step); a reward is 1000 · episode + step, whatever the action. Episodes have random
     lengths of up to ``max_length``, and half of them are cut by a time limit. ``ended`` has (length, terminated) of each.

@@ -25,6 +25,7 @@ def filled(env: DummyVecEnv, rows: int, n_steps: int) -> EpisodeReplayBuffer:
     observations: Any = env.reset()
     for _ in range(n_steps):
         actions = rng.integers(3, size=n_envs)
+        following: Any
         following, rewards, dones, infos = env.step(actions)
         buffer.add(observations, following, actions, rewards, dones, infos)
         observations = following
@@ -189,7 +190,7 @@ def test_the_last_observation_of_any_space(space: spaces.Space) -> None:
 
     space.seed(0)
     episodes: list[list[Any]] = []
-    buffer = filled(DummyVecEnv([Cut]), rows=20, n_steps=4)  # type: ignore[list-item]
+    buffer = filled(DummyVecEnv([Cut]), rows=20, n_steps=4)
     batch = buffer.sample(1, sequence_length=3)
     assert batch.dones.sum() == 0
     for t, observation in enumerate(episodes[0]):
@@ -216,6 +217,7 @@ def test_episodes_under_way_can_be_dropped() -> None:
     assert before == {(index, episode) for index in (0, 1) for episode in range(len(env.envs[index].unwrapped.ended))}  # type: ignore[attr-defined]
     observations: Any = env.reset()
     for _ in range(70):
+        following: Any
         following, rewards, dones, infos = env.step(np.zeros(2, dtype=int))
         buffer.add(observations, following, np.zeros(2), rewards, dones, infos)
         observations = following
@@ -245,7 +247,8 @@ def test_sampling_with_vec_normalize_normalises() -> None:
     for b in np.flatnonzero(~raw.terminated.numpy()):
         # clipping at 10 standard deviations is all that is lost on the way
         np.testing.assert_allclose(rows[length[b], b], rows[length[b] - 1, b] + [0, 0, 1], rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(normal.observations["observation"], env.normalize_obs(rows), rtol=1e-4, atol=1e-5)
+    normalized: Any = env.normalize_obs(rows)
+    np.testing.assert_allclose(normal.observations["observation"], normalized, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(normal.rewards, env.normalize_reward(raw.rewards.numpy()), rtol=1e-4, atol=1e-5)
 
 
@@ -259,4 +262,4 @@ def test_marks_of_a_wrong_shape_are_refused() -> None:
     }
     for name in ("terminated", "burn_in"):
         with pytest.raises(ValueError, match=rf"{name} must have the shape \(2,\), got \(1,\)"):
-            EpisodeBatch(**arguments, **{name: th.zeros(1)})
+            EpisodeBatch(**{**arguments, name: th.zeros(1)})

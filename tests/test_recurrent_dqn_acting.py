@@ -182,5 +182,7 @@ def test_random_actions_do_not_come_from_a_global_generator() -> None:
     assert model.rng is not None
     before = model.rng.bit_generator.state
     th.manual_seed(0)
-    model.predict(model.env.reset(), deterministic=False)  # type: ignore[union-attr]
+    assert model.env is not None
+    observation: Any = model.env.reset()
+    model.predict(observation, deterministic=False)
     assert model.rng.bit_generator.state == before

@@ -101,7 +101,7 @@ def test_a_shared_optimizer_step_moves_no_target() -> None:
     assert all(th.equal(*pair) for pair in zip(model._parameters, model._target_parameters, strict=True))
 
 
-class Recall(gym.Env[np.ndarray, int]):
+class Recall(gym.Env[Any, Any]):
     """The first observation says which action pays at the end; between them there is nothing to see."""
 
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -127,7 +127,12 @@ class Recall(gym.Env[np.ndarray, int]):
 def test_it_learns_to_remember(n_envs: int) -> None:
     """Without memory the return is 0.5 at best. If a part were broken (state, masks, targets), it would stay there."""
     env = make_vec_env(Recall, n_envs=n_envs, seed=0)
-    arguments = {"learning_starts": 200, "train_freq": 8 // n_envs, "target_update_interval": 8, "exploration_fraction": 0.5}
+    arguments: dict[str, Any] = {
+        "learning_starts": 200,
+        "train_freq": 8 // n_envs,
+        "target_update_interval": 8,
+        "exploration_fraction": 0.5,
+    }
     model = RecurrentDQN("MlpPolicy", env, learning_rate=3e-3, seed=0, device="cpu", **arguments)
     model.learn(4000)
     assert evaluate_policy(model, env, n_eval_episodes=40, warn=False)[0] == 1.0
@@ -136,7 +141,12 @@ def test_it_learns_to_remember(n_envs: int) -> None:
 def test_it_learns_to_explore_first_and_then_to_act_on_it() -> None:
     """E-RL² on the bandit with two arms, one of which tells while exploring: 0.5 without exploring or without remembering."""
     env = make_vec_env("MetaBandit-v0", n_envs=8, seed=0, env_kwargs={"n_arms": 2})
-    arguments = {"learning_starts": 200, "train_freq": 2, "target_update_interval": 16, "exploration_fraction": 0.5}
+    arguments: dict[str, Any] = {
+        "learning_starts": 200,
+        "train_freq": 2,
+        "target_update_interval": 16,
+        "exploration_fraction": 0.5,
+    }
     model = RecurrentDQN("MlpPolicy", env, learning_rate=3e-3, seed=0, device="cpu", **arguments)
     model.learn(8000)
     test_env = make_vec_env("MetaBandit-v0", n_envs=2, env_kwargs={"n_arms": 2, "split": "test"})

@@ -172,7 +172,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
         rows[: len(written)] = written
         return rows
 
-    def add(  # type: ignore[override]
+    def add(
         self,
         obs: np.ndarray | dict[str, np.ndarray],
         next_obs: np.ndarray | dict[str, np.ndarray],
