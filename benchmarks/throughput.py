@@ -46,9 +46,13 @@ def main() -> None:
     settings = {**load_settings(args.env), "learning_starts": 0}  # as it goes on, and not as it begins
     model = make_model(settings, make_train_env(args.env, settings, seed=0), seed=0)
     clock: dict[str, float] = {}
-    model.env.step = timed(model.env.step, clock, "environments")
-    for name, label in {"_sample_action": "acting", "_store_transition": "storing", "train": "learning"}.items():
-        setattr(model, name, timed(getattr(model, name), clock, label))
+    for owner, name, label in (
+        (model.env, "step", "environments"),
+        (model, "_sample_action", "acting"),
+        (model, "_store_transition", "storing"),
+        (model, "train", "learning"),
+    ):
+        setattr(owner, name, timed(getattr(owner, name), clock, label))
     drawing: dict[str, float] = {}
     if args.env == "MetaSign-v0":
         load_world(2)  # MiniWorld can be imported now
