@@ -34,7 +34,7 @@ def test_unknown_settings_are_named() -> None:
     """Otherwise a KeyError from the depths."""
     with pytest.raises(ValueError, match=r"no settings for 'MetaChess-v0', only for \['MetaBandit-v0'"):
         load_settings("MetaChess-v0")
-    with pytest.raises(ValueError, match=r"algo must be one of \['dream'\], got 'dreem'"):
+    with pytest.raises(ValueError, match=r"algo must be one of .*'dream'.*, got 'dreem'"):
         load_settings("MetaMap-v0", "dreem")
 
 

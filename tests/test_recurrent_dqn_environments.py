@@ -62,8 +62,8 @@ def test_a_trial_is_one_episode_with_everything_in_it(policy: str) -> None:
     """E-RL²: the network sees the family's observation, instruction, flags, and previous action and reward; a window is the
     whole trial; and no problem ID is asked for, so that it learns where none is shown."""
     env = make_vec_env("MetaMap-v0", n_envs=2, seed=0, env_kwargs={"training": False})
-    model = RecurrentDQN(policy, env, **{**SMALL, "sequence_length": 64}).learn(600)
-    assert model._n_updates > 5
+    model = RecurrentDQN(policy, env, **{**SMALL, "sequence_length": 64}).learn(300)
+    assert model._n_updates > 2
     buffer = model.replay_buffer
     assert buffer is not None
     batch = buffer.sample(16, sequence_length=64)
@@ -78,22 +78,24 @@ def test_a_trial_is_one_episode_with_everything_in_it(policy: str) -> None:
     assert set(TRIAL_KEYS) < set(flat)
     assert lstm.input_size == sum(flat.values())
     assert not hasattr(model, "_problem_ids")
-    assert evaluate_problems(model, make_vec_env("MetaMap-v0", n_envs=24)).execution_returns.shape[0] == 24
+    assert evaluate_problems(model, env, [3, 5]).execution_returns.shape == (2, 1)
 
 
 def test_stacked_frames() -> None:
     """VecFrameStack, of plain environments and of trials."""
-    for env in (make_vec_env("CartPole-v1", n_envs=2), make_vec_env("MetaBandit-v0", n_envs=2)):
+    family = RandomFamily(spaces.Box(-1.0, 1.0, (2,), np.float32), 3, spaces.Discrete(1), 4, 0)
+    for env in (make_vec_env("CartPole-v1", n_envs=2), DummyVecEnv([lambda: TrialEnv(family, [0])])):
         model = RecurrentDQN("MlpPolicy", VecFrameStack(env, 3), **SMALL)
         assert model.learn(100)._n_updates > 2
 
 
-def test_a_shared_optimizer_step_moves_no_target() -> None:
+def test_the_target_follows_at_its_interval() -> None:
     """The target moves by tau at target_update_interval, counted in steps of all environments, and not otherwise."""
     env = make_vec_env("CartPole-v1", n_envs=2, seed=0)
-    model = RecurrentDQN("MlpPolicy", env, **{**SMALL, "tau": 1.0, "target_update_interval": 40})
+    model = RecurrentDQN("MlpPolicy", env, **{**SMALL, "learning_starts": 10, "tau": 1.0, "target_update_interval": 40})
     target = [parameter.clone() for parameter in model._target_parameters]
-    model.learn(38)
+    model.learn(30)
+    assert model.num_timesteps < 40
     assert model._n_updates > 0
     assert all(th.equal(*pair) for pair in zip(target, model._target_parameters, strict=True))
     model._n_calls = 19

@@ -78,6 +78,7 @@ class SequenceEncoder(nn.Module):
     :param n_lstm_layers: its layers
     :param peaks_only: pass on nothing but the peaks. They do not depend on how much came between or in which order, so what
         is learned from single findings holds for several together
+    :param peaks: whether there are peaks at all
     """
 
     def __init__(
@@ -87,13 +88,15 @@ class SequenceEncoder(nn.Module):
         lstm_hidden_size: int,
         n_lstm_layers: int,
         peaks_only: bool = False,
+        peaks: bool = True,
     ):
         super().__init__()
         self.features_extractor = features_extractor
         self.peaks_only = peaks_only
+        self.peaks = peaks
         features_dim = int(features_extractor.features_dim) + feedback_dim
         self.lstm = nn.LSTM(features_dim, lstm_hidden_size, num_layers=n_lstm_layers) if lstm_hidden_size > 0 else None
-        self.output_dim = lstm_hidden_size if peaks_only else features_dim + 2 * lstm_hidden_size
+        self.output_dim = lstm_hidden_size if peaks_only else features_dim + (1 + peaks) * lstm_hidden_size
         #: layers and width of hidden state, cell state and peak
         self.memory_shapes = ((n_lstm_layers, lstm_hidden_size), (n_lstm_layers, lstm_hidden_size), (1, lstm_hidden_size))
 
@@ -119,10 +122,11 @@ class SequenceEncoder(nn.Module):
         inputs = steps.pad(features)
         if len(inputs) == 1:
             outputs, hidden, cell = self._one_step(self.lstm, inputs, hidden, cell)
-            peaks = th.maximum(outputs, peak)
         else:
             outputs, (hidden, cell) = self.lstm(inputs, (hidden, cell))
-            peaks = th.maximum(outputs.cummax(dim=0).values, peak)
+        if not self.peaks:
+            return th.cat([features, steps.pack(outputs)], dim=-1), (hidden, cell, peak)
+        peaks = th.maximum(outputs if len(inputs) == 1 else outputs.cummax(dim=0).values, peak)
         memory = (hidden, cell, peaks[-1:])
         if self.peaks_only:
             return steps.pack(peaks), memory

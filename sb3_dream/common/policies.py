@@ -111,11 +111,9 @@ class RecurrentPolicy(BasePolicy):
                 f"suit the {self._observer}'s observation {self._extractor_space}: {error}"
             ) from error
 
-    def _make_encoder(
-        self, extractor: BaseFeaturesExtractor, lstm_hidden_size: int, peaks_only: bool = False
-    ) -> SequenceEncoder:
+    def _make_encoder(self, extractor: BaseFeaturesExtractor, lstm_hidden_size: int, **kwargs: bool) -> SequenceEncoder:
         beside_dim = sum(spaces.flatdim(space) for space in self._beside_space.values())
-        return SequenceEncoder(extractor, beside_dim, lstm_hidden_size, self.n_lstm_layers, peaks_only)
+        return SequenceEncoder(extractor, beside_dim, lstm_hidden_size, self.n_lstm_layers, **kwargs)
 
     @property
     @abstractmethod

@@ -133,7 +133,7 @@ class DREAMPolicy(RecurrentPolicy):
 
         def encoder(lstm_hidden_size: int, peaks_only: bool = False) -> SequenceEncoder:
             extractor = self.features_extractor if self.share_features_extractor else self.make_features_extractor()
-            return self._make_encoder(extractor, lstm_hidden_size, peaks_only)
+            return self._make_encoder(extractor, lstm_hidden_size, peaks_only=peaks_only)
 
         executor_lstm = self.lstm_hidden_size if self.enable_execution_lstm else 0
         #: Q^exp (φ)

@@ -19,7 +19,7 @@ class ActingState(NamedTuple):
 
     hidden: th.Tensor  # (n_layers, B, hidden)
     cell: th.Tensor
-    peak: th.Tensor  # (1, B, hidden)
+    peak: th.Tensor  # (1, B, hidden); stays zero without ``enable_peaks``
 
 
 class RecurrentDQNPolicy(RecurrentPolicy):
@@ -38,6 +38,8 @@ class RecurrentDQNPolicy(RecurrentPolicy):
     :param activation_fn: their activation
     :param lstm_hidden_size: width of the LSTM
     :param n_lstm_layers: layers of the LSTM
+    :param enable_peaks: whether the head also sees the peak of each output of the LSTM so far, as in DREAM. It keeps single
+        findings to the end of a trial; but peaks of a window are not those of a long episode, so it is not for windows
     :param features_extractor_class: from the observation of one step to features
     :param features_extractor_kwargs: its arguments
     :param normalize_images: divide images by 255
@@ -59,6 +61,7 @@ class RecurrentDQNPolicy(RecurrentPolicy):
         activation_fn: type[nn.Module] = nn.ReLU,
         lstm_hidden_size: int = 64,
         n_lstm_layers: int = 1,
+        enable_peaks: bool = False,
         features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
         features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
@@ -78,7 +81,8 @@ class RecurrentDQNPolicy(RecurrentPolicy):
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
         )
-        encoder = self._make_encoder(self.make_features_extractor(), lstm_hidden_size)
+        self.enable_peaks = enable_peaks
+        encoder = self._make_encoder(self.make_features_extractor(), lstm_hidden_size, peaks=enable_peaks)
         self.q_net = RecurrentQNetwork(encoder, 0, int(action_space.n), self.net_arch, activation_fn)
         self.q_net_target = deepcopy(self.q_net).requires_grad_(False)
         parameters = list(self.q_net.parameters())
@@ -112,6 +116,9 @@ class RecurrentDQNPolicy(RecurrentPolicy):
         steps = self.steps({key: value.unsqueeze(0) for key, value in observation.items()})
         (q_values,), memory = self.q_net(steps, memory=state)
         return q_values[0], ActingState(*memory)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "enable_peaks": self.enable_peaks}
 
 
 MlpPolicy = RecurrentDQNPolicy
