@@ -147,6 +147,11 @@ class EpisodeReplayBuffer(ReplayBuffer):
         last = [(key, space.dtype, space.shape) for key, space in self._observation_spaces.items()]
         return [self._ends_field(1), ("terminated", np.bool_), ("last", np.dtype(last))]
 
+    @property
+    def n_episodes(self) -> int:
+        """Number of finished episodes that are still there from their beginning to their end."""
+        return int(np.count_nonzero(self._table["start"][: self._n_table] >= self.n_rows - self.buffer_size))
+
     def drop_unfinished_episodes(self) -> None:
         """Forget the episodes under way: what comes next is the first step of a new one in each environment."""
         self._episode_start[:] = self.n_rows

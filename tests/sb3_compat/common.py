@@ -9,7 +9,7 @@ anyway), ``VecExtractDictObs`` (the flags of a trial are part of its observation
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from sb3_dream import DREAM, TrialEnv
+from sb3_dream import DREAM, EpisodeBatch, RecurrentDQN, TrialBatch, TrialEnv
 from tests.random_families import RandomFamily
 
 
@@ -33,6 +33,10 @@ class Algorithm:
     cls: Callable[..., OffPolicyAlgorithm]
     kwargs: dict[str, Any]
     policy_kwargs: dict[str, Any]
+    #: whether it has several networks that could share a features extractor, and policy_kwargs to say so
+    can_share: bool = True
+    #: arguments of its replay buffer's ``sample``
+    sample_kwargs: dict[str, Any] = field(default_factory=dict)
     #: trials of different lengths
     env_id: str = "MetaMap-v0"
 
@@ -45,11 +49,17 @@ class Algorithm:
     ) -> OffPolicyAlgorithm:
         """A new model, by default on one environment of ``env_id``."""
         merged = {**self.policy_kwargs, **(policy_kwargs or {})}
+        if not self.can_share:
+            merged.pop("share_features_extractor", None)
         return self.cls(policy, self.env_id if env is None else env, policy_kwargs=merged, **{**self.kwargs, **kwargs})
 
     def load(self, *args: Any, **kwargs: Any) -> OffPolicyAlgorithm:
         """A saved model."""
         return self.cls.load(*args, **{"device": "cpu", **kwargs})  # type: ignore[attr-defined]
+
+    def sample(self, model: Any, batch_size: int, **kwargs: Any) -> list[EpisodeBatch]:
+        """What the model would learn from."""
+        return episodes_of(model.replay_buffer.sample(batch_size, **self.sample_kwargs, **kwargs))
 
     def make_env(self, n_envs: int = 1, seed: int = 0, split: str = "train", **kwargs: Any) -> VecEnv:
         """``n_envs`` environments of ``env_id`` side by side."""
@@ -57,9 +67,12 @@ class Algorithm:
 
 
 SMALL = {"learning_starts": 20, "train_freq": 8, "batch_size": 4, "buffer_size": 2000, "seed": 0, "device": "cpu"}
-SMALL_NETWORKS = {"net_arch": [8], "lstm_hidden_size": 4, "embedding_dim": 2}
+SMALL_NETWORKS = {"net_arch": [8], "lstm_hidden_size": 4}
 
-ALGORITHMS = (Algorithm(DREAM, SMALL, SMALL_NETWORKS),)
+ALGORITHMS = (
+    Algorithm(DREAM, SMALL, {**SMALL_NETWORKS, "embedding_dim": 2}),
+    Algorithm(RecurrentDQN, SMALL, SMALL_NETWORKS, can_share=False, sample_kwargs={"sequence_length": 64}),
+)
 
 
 class Noise(gym.Env[np.ndarray, Any]):
@@ -95,6 +108,11 @@ class Noise(gym.Env[np.ndarray, Any]):
 def trials(family: gym.Env, training: bool = True) -> Monitor:
     """Trials in two problems of a family (alike, if it does not look), of one exploration and one execution episode."""
     return Monitor(TrialEnv(family, [0, 1], set_problem="options", training=training))
+
+
+def episodes_of(batch: EpisodeBatch | TrialBatch) -> list[EpisodeBatch]:
+    """Whole trials, or one inner episode of each phase."""
+    return [batch.exploration, batch.execution] if isinstance(batch, TrialBatch) else [batch]
 
 
 def images(*shape: int) -> spaces.Box:

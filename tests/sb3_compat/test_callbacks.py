@@ -215,7 +215,7 @@ def test_checkpoints_to_go_on_from(algorithm: Algorithm, tmp_path: Path) -> None
     resumed: Any = algorithm.load(tmp_path / "rl_model_100_steps", env=resumed_env)
     resumed.load_replay_buffer(tmp_path / "rl_model_replay_buffer_100_steps")
     assert resumed.num_timesteps == 100
-    assert resumed.replay_buffer.n_trials > 3
+    assert resumed.replay_buffer.n_episodes > 3
     assert resumed_env.obs_rms["observation"].count == pytest.approx(102, abs=0.1)
     resumed.learn(100, reset_num_timesteps=False)
     assert resumed._n_updates > model._n_updates

@@ -20,7 +20,7 @@ def test_random_parameters_survive(algorithm: Algorithm, tmp_path: pathlib.Path)
     """SB3's test_save_load: weights that no seed would give again come back, act the same, and go on learning."""
     env = algorithm.make_env(n_envs=2)
     model = algorithm.make(env).learn(200)
-    random = {name: th.rand_like(value) if value.is_floating_point() else value for name, value in parameters(model).items()}
+    random = {name: th.randn_like(value) if value.is_floating_point() else value for name, value in parameters(model).items()}
     model.set_parameters({"policy": random}, exact_match=False)  # type: ignore[dict-item]
     assert_same(random, parameters(model))
     expected = actions_on(model, algorithm.make_env(n_envs=2, seed=5))

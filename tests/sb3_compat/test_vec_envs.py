@@ -43,7 +43,7 @@ def test_numbers_of_environments(algorithm: Algorithm, n_envs: int) -> None:
     assert len({info["l"] for info in ended}) > 3
     buffer = model.replay_buffer
     assert sum(info["l"] for info in ended) <= model.num_timesteps == buffer.n_envs * buffer.n_rows
-    assert buffer.n_trials == model._episode_num
+    assert buffer.n_episodes == model._episode_num
     # what was stored is one trial after the other, in each environment: its first step follows the end of the one before
     observations = {key: rows[: buffer.n_rows] for key, rows in buffer.observations.items()}
     starts = (observations["episode_start"] * observations["exploring"])[:, :, 0]
@@ -95,12 +95,12 @@ def test_vec_normalize(algorithm: Algorithm, keys: list[str] | None, norm_reward
     assert model._n_updates > 5
     assert all(value.isfinite().all() for value in parameters(model).values())
     assert len(evaluate_policy(model, env, n_eval_episodes=5, return_episode_rewards=True)[0]) == 5  # type: ignore[arg-type]
-    batch = model.replay_buffer.sample(64, env=env, rng=np.random.default_rng(0))
+    first, *_ = algorithm.sample(model, 64, env=env, rng=np.random.default_rng(0))
     rows = {key: value[: model.replay_buffer.n_rows] for key, value in model.replay_buffer.observations.items()}
     for key in keys or ["observation"]:
         raw = env.normalize_obs(rows)[key]
         assert np.abs(rows[key] - raw).max() > 1e-3, "the buffer keeps what the environment has said"
-        sampled = batch.exploration.observations[key].flatten(0, 1).numpy()
+        sampled = first.observations[key].flatten(0, 1).numpy()
         distance = np.abs(sampled[:, None] - raw.reshape(1, -1, raw.shape[-1])).max(axis=-1).min(axis=1)
         assert distance.max() < 1e-5, f"a sample of {key} was never observed"
 
@@ -114,16 +114,17 @@ def test_vec_frame_stack(algorithm: Algorithm) -> None:
 
     env = VecFrameStack(DummyVecEnv([noise] * 2), n_stack=3)
     model: Any = algorithm.make(env).learn(200)
-    assert model.replay_buffer.n_trials == model._episode_num > 5
+    assert model.replay_buffer.n_episodes == model._episode_num > 5
     assert model._n_updates > 5
-    batch = model.replay_buffer.sample(16, rng=np.random.default_rng(0))
     newest = slice(-3, None)  # of the stacked one-hot actions
-    for episodes in (batch.exploration, batch.execution):
+    for episodes in algorithm.sample(model, 16, rng=np.random.default_rng(0)):
         for b, length in enumerate(episodes.lengths.tolist()):
             first = episodes.observations["previous_action"][0, b]
             assert (first[newest] == 0).all(), "an inner episode starts where nothing was done yet"
-            last = episodes.observations["previous_action"][1:length, b, newest].argmax(dim=-1)
-            assert (last == episodes.actions[: length - 1, b]).all()
+            last = episodes.observations["previous_action"][1:length, b, newest]
+            within = last.any(dim=-1)  # not where the next inner episode of a trial starts
+            assert (~within).sum() <= 1
+            assert (last.argmax(dim=-1) == episodes.actions[: length - 1, b])[within].all()
     shake(model)
     returns, _ = evaluate_policy(model, env, n_eval_episodes=6, return_episode_rewards=True)
     assert len(returns) == 6  # type: ignore[arg-type]
