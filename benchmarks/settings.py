@@ -32,14 +32,15 @@ def load_settings(env_id: str, algo: str = "dream") -> dict[str, Any]:
     return settings[env_id]
 
 
-def ramp(progress_remaining: float, end: float, power: float) -> float:
+def ramp(progress_remaining: float, start: float, end: float, begin: float) -> float:
     """
     :param progress_remaining: from 1 to 0
+    :param start: the value until ``begin``
     :param end: where it ends
-    :param power: 1 grows in a straight line, 2 slowly at first
-    :return: between 0 and ``end``
+    :param begin: from which share of the run on it changes, in a straight line
+    :return: between ``start`` and ``end``
     """
-    return end * (1.0 - progress_remaining) ** power
+    return start + (end - start) * max(0.0, 1.0 - progress_remaining - begin) / (1.0 - begin)
 
 
 def make_model(settings: dict[str, Any], env: VecEnv, algorithm: Any = DREAM, **model_kwargs: Any) -> Any:
@@ -54,9 +55,9 @@ def make_model(settings: dict[str, Any], env: VecEnv, algorithm: Any = DREAM, **
     for key, value in arguments.items():
         if isinstance(value, str) and value.startswith("lin_"):  # rl_zoo3's way to write a linear schedule
             arguments[key] = LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
-        elif isinstance(value, str) and value.startswith("ramp"):
-            power, end = value.removeprefix("ramp").split("_")
-            arguments[key] = partial(ramp, end=float(end), power=float(power or 1))
+        elif isinstance(value, str) and value.startswith("ramp_"):
+            start, end, begin = map(float, value.removeprefix("ramp_").split("_"))
+            arguments[key] = partial(ramp, start=start, end=end, begin=begin)
     if isinstance(arguments.get("policy_kwargs"), str):
         arguments["policy_kwargs"] = eval(arguments["policy_kwargs"], {"SmallCNN": SmallCNN})  # rl_zoo3's format; our own file
     return algorithm(env=env, **arguments, **model_kwargs)
