@@ -105,6 +105,8 @@ class GridEnv(gym.Env[Any, Any]):
             }
         )
         self.caption = ""
+        #: arguments of ``observe`` that this instance was made with
+        self.view: dict[str, Any] = {}
         self._problem: int | None = None
         self._instruction: int | None = None
         self._instruction_vector = np.zeros(self.instruction_size, np.float32)
@@ -239,7 +241,7 @@ class GridEnv(gym.Env[Any, Any]):
     def _observation(self) -> dict[str, np.ndarray]:
         assert self._problem is not None
         return {
-            "observation": np.array(self.observe(self._problem, self._state), np.uint8),
+            "observation": np.array(self.observe(self._problem, self._state, **self.view), np.uint8),
             "instruction": self._instruction_vector.copy(),
         }
 
@@ -289,4 +291,4 @@ class GridEnv(gym.Env[Any, Any]):
         :return: the return, undiscounted
         """
         family: Any = type(self)
-        return oracle.no_exploration_return(family)
+        return oracle.no_exploration_return(family, **self.view)

@@ -1,14 +1,15 @@
 """The map family: the buses, and a map that tells where each one goes."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from sb3_dream.envs.bus import BusEnv
+from sb3_dream.envs.bus import WALKS, BusEnv
 from sb3_dream.envs.drawing import Picture
 from sb3_dream.envs.grid import Cell
 
-MAP: Cell = (7, 3)
+MAP_POSITION: Cell = (7, 3)
 
 
 class MapEnv(BusEnv):
@@ -18,6 +19,9 @@ class MapEnv(BusEnv):
     stands on it. Walking to the map costs four steps; exploring by riding takes more. Training and test both
     have all 24 problems.
 
+    With ``map_position=(4, 4)`` the map lies where each episode starts, and there is nothing left to explore: a control that
+    every agent with a memory should pass.
+
     ## Actions
     As in the bus family.
 
@@ -25,7 +29,8 @@ class MapEnv(BusEnv):
     As in the bus family, with a fourth entry: problem ID + 1 on the map, else 0.
 
     ## Rewards
-    As in the bus family; the best return with the problem known is 0.8, and 0.3 without.
+    As in the bus family; the best return with the problem known is 0.8, and 0.3 without, or as much as with it where the map
+    lies at the start.
 
     ## Termination
     As in the bus family.
@@ -33,26 +38,40 @@ class MapEnv(BusEnv):
     ## Registered ids
     ``MetaMap-v0``
 
+    :param map_position: the map's cell (x, y), none that a bus leaves from
     :param render_mode: ``"rgb_array"`` or None
+    :raises ValueError: for another cell
     """
 
     observation_sizes: ClassVar[tuple[int, ...]] = (9, 9, 2, BusEnv.n_problems + 1)
 
+    def __init__(self, map_position: Sequence[int] = MAP_POSITION, render_mode: str | None = None) -> None:
+        position = tuple(np.ravel(map_position).tolist())
+        if position not in WALKS or position in self.bus_cells:
+            raise ValueError(
+                f"map_position must be a cell (x, y) of the {self.width} x {self.height} grid that no bus leaves from, "
+                f"got {map_position!r}"
+            )
+        super().__init__(render_mode)
+        self.map_position = position
+        self.view = {"map_position": position}
+
     @classmethod
-    def observe(cls, problem: int, state: Any) -> tuple[int, ...]:
+    def observe(cls, problem: int, state: Any, map_position: Cell = MAP_POSITION) -> tuple[int, ...]:
         """
         What the agent sees: as in the bus family, and what the map shows.
 
         :param problem: the problem ID
         :param state: the agent's cell
+        :param map_position: the map's cell
         :return: x, y, status, and problem ID + 1 on the map or 0 elsewhere
         """
-        return (*super().observe(problem, state), problem + 1 if state == MAP else 0)
+        return (*super().observe(problem, state), problem + 1 if state == map_position else 0)
 
     def _draw_buses(self, picture: Picture, problem: int) -> None:
         super()._draw_buses(picture, problem)
-        picture.square(MAP, 0.92, "#f6e3b4", "#8a6d1f", corner=0.04)
-        picture.label(MAP, "MAP", 13, "#8a6d1f", (0.0, 0.3))
+        picture.square(self.map_position, 0.92, "#f6e3b4", "#8a6d1f", corner=0.04)
+        picture.label(self.map_position, "MAP", 13, "#8a6d1f", (0.0, 0.3))
 
     def describe_exploration(
         self, problem_ids: np.ndarray, observations: list[np.ndarray], actions: list[np.ndarray]

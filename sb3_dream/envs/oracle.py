@@ -11,7 +11,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,14 +29,16 @@ WorldSet = int
 @dataclass(frozen=True)
 class BeliefGraph:
     """
-    Which (state, set of worlds) leads where. Node 0 is the start. An entry of ``source`` is node * n_actions + action.
+    Which (state, set of worlds) leads where. An entry of ``source`` is node * n_actions + action.
 
+    :param starts: the chance to start in node 0, 1, ...: what the start itself shows tells worlds apart
     :param rewards: (n_nodes * n_actions,) expected reward of each action in each node
     :param source: (n_edges,) the node and action that an edge belongs to
     :param target: (n_edges,) the node that it leads to
     :param probability: (n_edges,) how likely it is; what is missing to 1 is the chance that the episode ends
     """
 
+    starts: np.ndarray
     rewards: np.ndarray
     source: np.ndarray
     target: np.ndarray
@@ -48,7 +50,7 @@ def belief_graph(family: Family, worlds: Sequence[World], signal: Callable[[int,
     Every (state, set of worlds) within reach of one episode.
 
     :param family: the family's class
-    :param worlds: the worlds that the agent cannot tell apart at the start, as (problem, instruction)
+    :param worlds: the worlds that the agent cannot tell apart before the start, as (problem, instruction)
     :param signal: what a state of a problem shows to the agent; by default the family's ``observe``
     :return: the graph
     """
@@ -69,8 +71,12 @@ def belief_graph(family: Family, worlds: Sequence[World], signal: Callable[[int,
             table.append([(after, reward, done, within) for (after, reward, done, _), within in sets.items()])
         return table
 
-    everything = (1 << len(worlds)) - 1
-    numbers: dict[tuple[Any, WorldSet], int] = {(family.start, everything): 0}
+    at_start: dict[Hashable, WorldSet] = {}
+    for index, (problem, _) in enumerate(worlds):
+        seen = signal(problem, family.start)
+        at_start[seen] = at_start.get(seen, 0) | 1 << index
+    numbers: dict[tuple[Any, WorldSet], int] = {(family.start, within): node for node, within in enumerate(at_start.values())}
+    starts = [within.bit_count() / len(worlds) for within in at_start.values()]
     frontier = list(numbers)
     rewards, source, target, probability = array("d"), array("q"), array("q"), array("d")
     for _ in range(family.max_steps):
@@ -98,7 +104,7 @@ def belief_graph(family: Family, worlds: Sequence[World], signal: Callable[[int,
         frontier = found
     # Nodes first reached by the last step are left: no step follows there, so whatever stands in their rows is never used.
     rewards.extend([0.0] * (len(numbers) * len(actions) - len(rewards)))
-    return BeliefGraph(*map(np.array, (rewards, source, target, probability)))
+    return BeliefGraph(*map(np.array, (starts, rewards, source, target, probability)))
 
 
 def sweeps(family: Family, graph: BeliefGraph) -> Iterator[np.ndarray]:
@@ -127,10 +133,11 @@ def best_return(family: Family, worlds: Sequence[World], signal: Callable[[int, 
     :param signal: what a state of a problem shows to the agent; by default the family's ``observe``
     :return: the return, undiscounted
     """
-    best = 0.0
-    for steps_left, action_values in enumerate(sweeps(family, belief_graph(family, worlds, signal)), start=1):
-        best = max(action_values[0].max(), family.end_reward(steps_left))
-    return float(best)
+    graph = belief_graph(family, worlds, signal)
+    best = np.zeros(len(graph.starts))
+    for steps_left, action_values in enumerate(sweeps(family, graph), start=1):
+        best = np.maximum(action_values[: len(best)].max(axis=1), family.end_reward(steps_left))
+    return float(graph.starts @ best)
 
 
 def optimal_actions(family: Family, problem: int, instruction: int) -> list[int]:
@@ -174,18 +181,20 @@ def optimal_return(family: Family, problem: int) -> float:
 
 
 @cache
-def no_exploration_return(family: Family) -> float:
+def no_exploration_return(family: Family, **view: Any) -> float:
     """
     The best expected return of an execution episode in a problem that is not known, all being equally likely, on average
     over the instructions. The instruction itself may tell of the problem (a recipe names what the drawers hold), and the
     agent may learn during the episode.
 
     :param family: the family's class
+    :param view: arguments of the family's ``observe``
     :return: the return, undiscounted
     """
     groups: dict[tuple[int, ...], list[World]] = {}
     for problem in range(family.n_problems):
         for instruction in range(family.n_instructions):
             groups.setdefault(family.instruction_vector(problem, instruction), []).append((problem, instruction))
-    total = sum(len(worlds) * best_return(family, worlds) for worlds in groups.values())
+    signal = partial(family.observe, **view)
+    total = sum(len(worlds) * best_return(family, worlds, signal) for worlds in groups.values())
     return total / (family.n_problems * family.n_instructions)
