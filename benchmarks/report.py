@@ -7,6 +7,7 @@ limits.
 import argparse
 import csv
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def table(all_runs: dict[str, list[dict[str, Any]]]) -> str:
             explored = {
                 key.removeprefix(f"{split}/"): np.mean([run["final"][key] for run in runs])
                 for key in runs[0]["final"]
-                if key.startswith(f"{split}/") and key not in (f"{split}/return", *LOGGED)
+                if key.startswith(f"{split}/") and key not in (f"{split}/return", *chain(*LOGGED.values()))
             }
             lines.append(
                 f"| {name} | {split} | {len(runs)} | {np.median(returns):.3f} | {min(returns):.3f} | {optimum:.3f} "

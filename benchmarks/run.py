@@ -1,9 +1,9 @@
 """
-Train DREAM on one environment with one seed, and keep the curve.
+Train an algorithm on one environment with one seed, and keep the curve.
 
 ``python -m benchmarks.run --env MetaMap-v0 --seed 0`` writes ``benchmarks/results/dream/MetaMap-v0/seed_0.csv``: one row
 each evaluation, over every problem and every instruction of the test split (and of the train split where it is small),
-greedy, z from the exploration trajectory; and ``seed_0.json``: the command, the versions and the settings.
+greedy, without a problem ID; and ``seed_0.json``: the command, the versions and the settings.
 """
 
 import argparse
@@ -28,20 +28,26 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
 import sb3_dream
-from benchmarks.settings import load_settings, make_model, make_train_env
+from benchmarks.settings import ALGORITHMS, load_settings, make_model, make_train_env
 from sb3_dream import evaluate_problems
 
 RESULTS = Path(__file__).parent / "results"
-#: what the model itself logs and the curve keeps
-LOGGED = ("train/problem_norm", "train/decoder_distance_start", "train/decoder_distance_end", "train/exploration_reward")
+#: what the models themselves log and the curve keeps
+LOGGED = {
+    "dream": ("train/problem_norm", "train/decoder_distance_start", "train/decoder_distance_end", "train/exploration_reward"),
+    "recurrent_dqn": ("train/loss",),
+    "import": ("train/td_belief", "train/td_problem", "train/belief"),
+    "varibad": ("train/td", "train/rewards", "train/observations", "train/kl"),
+}
 #: environments side by side in evaluation
 _N_EVAL_ENVS = 131
 
 
 class SplitEvaluation:
     """
-    Evaluates a model on all problems of a split, every instruction once in each trial: in one trial of each problem, or where
-    a family starts at random, in as many as it says.
+    Evaluates a model on all problems of a split with every instruction, in trials of as many execution episodes as in
+    training: what has a memory over the whole trial has seen no longer ones. Where a family starts at random, each problem and
+    instruction comes as often as the family says.
 
     :param env_id: a registered id
     :param split: ``"train"`` or ``"test"``
@@ -52,18 +58,14 @@ class SplitEvaluation:
         self.split = split
         self.family: Any = gym.make(env_id, split=split, **(env_kwargs or {})).unwrapped.env.unwrapped  # type: ignore[attr-defined]
         self.problem_ids = self.family.problem_ids(split)
-        self.instructions = list(range(self.family.n_instructions))
+        self.n_instructions = self.family.n_instructions
+        self.n_execution_episodes = (env_kwargs or {}).get("n_execution_episodes", 1)
         self.n_trials_per_problem = getattr(self.family, "n_evaluation_trials", 1)
         self.env: VecEnv = make_vec_env(
             env_id,
             n_envs=min(len(self.problem_ids) * self.n_trials_per_problem, _N_EVAL_ENVS),
             seed=0,
-            env_kwargs={
-                **(env_kwargs or {}),
-                "split": split,
-                "training": False,
-                "n_execution_episodes": len(self.instructions),
-            },
+            env_kwargs={**(env_kwargs or {}), "split": split, "training": False},
         )
 
     @property
@@ -76,14 +78,21 @@ class SplitEvaluation:
         :param model: to evaluate
         :return: the mean return, and what was explored, each key beginning with the split
         """
-        results = evaluate_problems(
-            model, self.env, self.problem_ids, self.instructions, n_trials_per_problem=self.n_trials_per_problem
-        )
+        results = []
+        for first in range(self.n_instructions):
+            instructions = [(first + place) % self.n_instructions for place in range(self.n_execution_episodes)]
+            results.append(
+                evaluate_problems(
+                    model, self.env, self.problem_ids, instructions, n_trials_per_problem=self.n_trials_per_problem
+                )
+            )
         figures = {
-            "return": results.mean_return,
-            "exploration_length": results.mean_exploration_length,
+            "return": float(np.mean([each.mean_return for each in results])),
+            "exploration_length": float(np.mean([each.mean_exploration_length for each in results])),
             **self.family.describe_exploration(
-                results.problem_ids, results.exploration_observations, results.exploration_actions
+                np.concatenate([each.problem_ids for each in results]),
+                [observations for each in results for observations in each.exploration_observations],
+                [actions for each in results for actions in each.exploration_actions],
             ),
         }
         return {f"{self.split}/{name}": value for name, value in figures.items()}
@@ -96,10 +105,19 @@ class CurveCallback(BaseCallback):
     :param evaluations: the splits
     :param n_evaluations: how often
     :param path: the csv file
+    :param logged: what the model itself logs and the curve keeps
     """
 
-    def __init__(self, evaluations: list[SplitEvaluation], n_evaluations: int, total_timesteps: int, path: Path):
+    def __init__(
+        self,
+        evaluations: list[SplitEvaluation],
+        n_evaluations: int,
+        total_timesteps: int,
+        path: Path,
+        logged: tuple[str, ...] = (),
+    ):
         super().__init__()
+        self.logged = logged
         self.evaluations = evaluations
         self.every = total_timesteps / n_evaluations
         self.path = path
@@ -133,7 +151,7 @@ class CurveCallback(BaseCallback):
         row: dict[str, float] = {"timesteps": self.num_timesteps, "seconds": seconds, "cpu_seconds": cpu_seconds}
         for evaluation in self.evaluations:
             row.update(evaluation(self.model))
-        for key in LOGGED:
+        for key in self.logged:
             row[key] = self.logger.name_to_value[key]
         self._evaluating += self._clocks - begin
         self.rows.append({key: round(float(value), 5) for key, value in row.items()})
@@ -174,7 +192,7 @@ def describe_versions() -> dict[str, str]:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--algo", default="dream", help="name of a file in benchmarks/hyperparams")
+    parser.add_argument("--algo", default="dream", choices=sorted(ALGORITHMS), help="its settings: benchmarks/hyperparams/<algo>.yml")
     parser.add_argument("--env", required=True, help="a registered id, e.g. MetaMap-v0")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--n-timesteps", type=int, help="instead of the settings' own")
@@ -196,8 +214,8 @@ def main() -> None:
     evaluations = [SplitEvaluation(args.env, "test", settings["env_kwargs"])]
     if args.env == "MetaCooking-v0":  # its test split is one problem
         evaluations.append(SplitEvaluation(args.env, "train", settings["env_kwargs"]))
-    model = make_model(settings, make_train_env(args.env, settings, args.seed), seed=args.seed)
-    curve = CurveCallback(evaluations, args.n_evaluations, total, folder / f"seed_{args.seed}.csv")
+    model = make_model(settings, make_train_env(args.env, settings, args.seed), ALGORITHMS[args.algo], seed=args.seed)
+    curve = CurveCallback(evaluations, args.n_evaluations, total, folder / f"seed_{args.seed}.csv", LOGGED[args.algo])
     callbacks: list[BaseCallback] = [curve]
     if args.progress:
         callbacks.append(ProgressBarCallback())

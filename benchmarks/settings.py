@@ -9,10 +9,12 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_dream import DREAM
+from sb3_dream import DREAM, IMPORT, RecurrentDQN, VariBAD
 from sb3_dream.common.torch_layers import SmallCNN
 
 HYPERPARAMS = Path(__file__).parent / "hyperparams"
+#: by the name of its file there
+ALGORITHMS: dict[str, Any] = {"dream": DREAM, "recurrent_dqn": RecurrentDQN, "import": IMPORT, "varibad": VariBAD}
 _NOT_FOR_THE_MODEL = ("n_envs", "n_timesteps", "env_kwargs", "eval_env_kwargs", "normalize")
 
 

@@ -9,11 +9,14 @@ from sb3_dream.common.trial_checker import check_trial_env
 from sb3_dream.common.visualization import record_trial
 from sb3_dream.dream import DREAM
 from sb3_dream.envs import register_envs
+from sb3_dream.import_ import IMPORT
 from sb3_dream.recurrent_dqn import RecurrentDQN
+from sb3_dream.varibad import VariBAD
 from sb3_dream.version import __version__
 
 __all__ = [
     "DREAM",
+    "IMPORT",
     "EpisodeBatch",
     "EpisodeReplayBuffer",
     "RecurrentDQN",
@@ -21,6 +24,7 @@ __all__ = [
     "TrialEnv",
     "TrialReplayBuffer",
     "TrialResults",
+    "VariBAD",
     "__version__",
     "check_trial_env",
     "evaluate_problems",

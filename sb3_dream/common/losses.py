@@ -1,8 +1,21 @@
 """Pieces that losses on padded sequences are made of."""
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
 import torch as th
 
 from sb3_dream.common.buffers import EpisodeBatch
+
+
+@dataclass(frozen=True)
+class Losses(ABC):
+    """The losses of one update, each a scalar, and what else is reported of it."""
+
+    @property
+    @abstractmethod
+    def total(self) -> th.Tensor:
+        """What is minimised."""
 
 
 def masked_mean(values: th.Tensor, mask: th.Tensor) -> th.Tensor:

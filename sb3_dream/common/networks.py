@@ -213,7 +213,7 @@ class RecurrentQNetwork(nn.Module):
 
 class TrajectoryDecoder(nn.Module):
     """
-    g_ω: after each step of an exploration trajectory, the guess of z.
+    g_ω: after each step of a trajectory, the guess of z.
 
     From an LSTM's last output alone the decoder has to learn every combination and order of findings anew. From the peaks
     of its outputs (``peaks_only``) it gets combinations that it has hardly seen, and with them exploration gets paid for

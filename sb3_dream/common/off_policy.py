@@ -121,6 +121,8 @@ class RecurrentOffPolicyAlgorithm(OffPolicyAlgorithm):
         )
         networks, targets = self.policy.networks, self.policy.target_networks
         self._parameters = list(networks.parameters())
+        networks = networks[: len(targets)]  # the others have no target
+        self._online_parameters = list(networks.parameters())
         self._target_parameters = list(targets.parameters())
         self._batch_norm_stats = get_parameters_by_name(networks, ["running_"])
         self._batch_norm_stats_target = get_parameters_by_name(targets, ["running_"])
@@ -227,7 +229,7 @@ class RecurrentOffPolicyAlgorithm(OffPolicyAlgorithm):
         self._n_calls += 1
         # each call is n_envs steps
         if self._n_calls % max(self.target_update_interval // self.n_envs, 1) == 0:
-            polyak_update(self._parameters, self._target_parameters, self.tau)
+            polyak_update(self._online_parameters, self._target_parameters, self.tau)
             polyak_update(self._batch_norm_stats, self._batch_norm_stats_target, 1.0)
         self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
         self.logger.record("rollout/exploration_rate", self.exploration_rate)
@@ -370,6 +372,7 @@ class RecurrentOffPolicyAlgorithm(OffPolicyAlgorithm):
         return [
             *super()._excluded_save_params(),
             "_parameters",
+            "_online_parameters",
             "_target_parameters",
             "_batch_norm_stats",
             "_batch_norm_stats_target",

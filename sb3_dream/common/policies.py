@@ -118,7 +118,7 @@ class RecurrentPolicy(BasePolicy):
     @property
     @abstractmethod
     def networks(self) -> nn.ModuleList:
-        """The networks that learn, in the order of ``target_networks``."""
+        """The networks that learn: those of ``target_networks`` in their order, then those that have no target."""
 
     @property
     @abstractmethod

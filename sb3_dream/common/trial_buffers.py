@@ -113,13 +113,36 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
         :return: the padded batch, on the buffer's device
         :raises ValueError: if no whole trial is stored
         """
+        rng = rng or np.random.default_rng()
+        trials = self._draw(batch_size, rng)
+        episodes = rng.integers(1, self.n_execution_episodes + 1, size=batch_size)
+        return self.batch(trials, episodes, env)
+
+    def sample_whole(
+        self, batch_size: int, env: VecNormalize | None = None, rng: np.random.Generator | None = None
+    ) -> tuple[EpisodeBatch, th.Tensor]:
+        """
+        Draw whole trials, with replacement, each as one episode: exploration, execution and the steps between.
+
+        :param batch_size: number of trials B
+        :param env: the VecNormalize whose statistics normalise the stored raw data
+        :param rng: the generator to draw with
+        :return: the padded trials, and their problem IDs (B,) or (B, d), on the buffer's device
+        :raises ValueError: if no whole trial is stored
+        """
+        trials = self._draw(batch_size, rng or np.random.default_rng())
+        lengths = trials["ends"][:, -1].astype(np.int64)
+        return self._gather(trials["start"], trials["env"], lengths, lengths, env), self._problem_ids(trials)
+
+    def _draw(self, batch_size: int, rng: np.random.Generator) -> np.ndarray:
+        """Rows of the table, drawn from those of whole trials."""
         whole = self._whole_trials()
         if len(whole) == 0:
             raise ValueError("No whole trial to sample from yet")
-        rng = rng or np.random.default_rng()
-        trials = self._table[whole[rng.integers(len(whole), size=batch_size)]]
-        episodes = rng.integers(1, self.n_execution_episodes + 1, size=batch_size)
-        return self.batch(trials, episodes, env)
+        return self._table[whole[rng.integers(len(whole), size=batch_size)]]
+
+    def _problem_ids(self, trials: np.ndarray) -> th.Tensor:
+        return self.to_torch(trials["problem_id"].astype(self.problem_space.dtype))
 
     def batch(self, trials: np.ndarray, episodes: np.ndarray, env: VecNormalize | None = None) -> TrialBatch:
         """
@@ -137,7 +160,7 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
         return TrialBatch(
             exploration=self._episodes(trials, np.zeros_like(begin), ends[:, 0], 0, env),
             execution=self._episodes(trials, begin, end, is_last, env),
-            problem_ids=self.to_torch(trials["problem_id"].astype(self.problem_space.dtype)),
+            problem_ids=self._problem_ids(trials),
         )
 
     def _episodes(
