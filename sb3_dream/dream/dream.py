@@ -76,7 +76,12 @@ class DREAM(RecurrentOffPolicyAlgorithm):
     }
     policy: DREAMPolicy
     replay_buffer: TrialReplayBuffer | None
-    _buffer_traits = (*RecurrentOffPolicyAlgorithm._buffer_traits, "problem_space", "n_execution_episodes")
+    _buffer_traits = (
+        *RecurrentOffPolicyAlgorithm._buffer_traits,
+        "problem_space",
+        "n_exploration_episodes",
+        "n_execution_episodes",
+    )
     explorer_schedule: Schedule
     exploration_cost_schedule: Schedule
 
@@ -179,6 +184,7 @@ class DREAM(RecurrentOffPolicyAlgorithm):
             )
         for name, settings in {
             "problem_space": (self.policy_kwargs, self.replay_buffer_kwargs),
+            "n_exploration_episodes": (self.replay_buffer_kwargs,),
             "n_execution_episodes": (self.replay_buffer_kwargs,),
         }.items():
             first, *others = self.env.get_attr(name)
@@ -193,7 +199,7 @@ class DREAM(RecurrentOffPolicyAlgorithm):
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """
-        Learn on another environment of the same spaces, problem space and number of execution episodes.
+        Learn on another environment of the same spaces, problem space and numbers of exploration and execution episodes.
 
         :param env: trials, or a VecEnv of as many as before
         :param force_reset: begin with a reset
@@ -313,7 +319,7 @@ class DREAM(RecurrentOffPolicyAlgorithm):
         # exploration: the reward is the drop in distance (Eq. 5), with today's f and g and no gradient through it
         settled = distance.detach()
         cost = self.exploration_cost_schedule(self._current_progress_remaining)
-        reward = settled[:-1] - settled[1:] - cost
+        reward = settled[:-1] - explored.following(settled) - cost
         (q_explore,), _ = policy.explorer(explore_steps)
         with th.no_grad():
             (q_explore_target,), _ = policy.explorer_target(explore_steps)
