@@ -192,7 +192,9 @@ def describe_versions() -> dict[str, str]:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--algo", default="dream", choices=sorted(ALGORITHMS), help="its settings: benchmarks/hyperparams/<algo>.yml")
+    parser.add_argument(
+        "--algo", default="dream", choices=sorted(ALGORITHMS), help="its settings: benchmarks/hyperparams/<algo>.yml"
+    )
     parser.add_argument("--env", required=True, help="a registered id, e.g. MetaMap-v0")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--n-timesteps", type=int, help="instead of the settings' own")

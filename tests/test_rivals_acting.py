@@ -24,7 +24,8 @@ def test_actions_depend_on_what_was_observed_and_not_on_the_problem_id(cls: Any)
     env.set_options([{"problem_id": problem_id, "instructions": [1]} for problem_id in range(24)])
     observations: Any = env.reset()
     model._problem_ids, model._from_id = list(range(24)), np.ones(24, dtype=bool)
-    histories, answers = [b""] * 24, {}
+    histories: list[bytes] = [b""] * 24
+    answers: dict[bytes, set[int]] = {}
     running, state = np.ones(24, dtype=bool), None
     while running.any():
         greedy, state = model.predict(observations, state=state, deterministic=True)

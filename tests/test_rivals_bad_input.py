@@ -86,13 +86,18 @@ def test_wrong_policy_kwargs(cls: Any, policy_kwargs: dict[str, Any], error: typ
 def test_a_policy_by_itself_needs_trials_too(policy: Any) -> None:
     """Built without its algorithm, it would fail at the first key that is not there."""
     with pytest.raises(ValueError, match=f"{policy.__name__} needs the observation space of a TrialEnv"):
-        policy(spaces.Dict({"a": spaces.Discrete(2)}), spaces.Discrete(2), lambda _: 1e-3, **({"problem_space": spaces.Discrete(2)} if policy is IMPORTPolicy else {}))
+        policy(
+            spaces.Dict({"a": spaces.Discrete(2)}),
+            spaces.Discrete(2),
+            lambda _: 1e-3,
+            **({"problem_space": spaces.Discrete(2)} if policy is IMPORTPolicy else {}),
+        )
 
 
 def test_set_env_with_other_problems() -> None:
     """f has a row for each problem."""
     model = made(IMPORT, make_vec_env("MetaBandit-v0", env_kwargs={"n_arms": 4}))
-    with pytest.raises(ValueError, match="spaces do not match|problem_space"):
+    with pytest.raises(ValueError, match="spaces do not match"):
         model.set_env(make_vec_env("MetaBandit-v0", env_kwargs={"n_arms": 5}))
     with pytest.raises(ValueError, match="n_execution_episodes of the environment is 2, but must be 1"):
         model.set_env(make_vec_env("MetaBandit-v0", env_kwargs={"n_arms": 4, "n_execution_episodes": 2}))

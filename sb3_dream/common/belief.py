@@ -47,11 +47,7 @@ class BeliefPolicy(RecurrentPolicy):
         **kwargs: Any,
     ):
         super().__init__(observation_space, action_space, **kwargs)
-        if not isinstance(observation_space, spaces.Dict) or not set(TRIAL_KEYS) < set(observation_space.spaces):
-            raise ValueError(
-                f"{type(self).__name__} needs the observation space of a TrialEnv, with something in it that the family "
-                f"observes, got {observation_space}"
-            )
+        self._check_is_of_trials()
         self.enable_peaks = enable_peaks
         head = (self.net_arch, self.activation_fn)
         encoder = self._make_encoder(self.make_features_extractor(), self.lstm_hidden_size, peaks=enable_peaks)

@@ -9,7 +9,7 @@ from sb3_dream.common.buffers import EpisodeBatch
 
 
 @dataclass(frozen=True)
-class Losses(ABC):
+class UpdateLosses(ABC):
     """The losses of one update, each a scalar, and what else is reported of it."""
 
     @property

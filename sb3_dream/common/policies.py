@@ -98,6 +98,13 @@ class RecurrentPolicy(BasePolicy):
             )
         return next(iter(own.values()))
 
+    def _check_is_of_trials(self) -> None:
+        if self._observer != "family":
+            raise ValueError(
+                f"{type(self).__name__} needs the observation space of a TrialEnv, with something in it that the family "
+                f"observes, got {self.observation_space}"
+            )
+
     def make_features_extractor(self) -> BaseFeaturesExtractor:
         """
         :return: a new one, for the environment's own observation

@@ -12,7 +12,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import safe_mean
 
-from sb3_dream.common.losses import Losses
+from sb3_dream.common.losses import UpdateLosses
 from sb3_dream.common.off_policy import RecurrentOffPolicyAlgorithm
 from sb3_dream.common.policies import RecurrentPolicy
 from sb3_dream.common.trial import TRIAL_KEYS
@@ -31,8 +31,14 @@ class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
     :raises ValueError: if the environment is not made of trials, or an argument is out of its range
     """
 
-    #: whether it learns from the problem ID, and so needs to know its space
+    #: whether it learns from the problem ID: on a ``TrialReplayBuffer``, and with networks made for the space of IDs
     _uses_problem_id: ClassVar[bool] = True
+    _buffer_traits = (
+        *RecurrentOffPolicyAlgorithm._buffer_traits,
+        "problem_space",
+        "n_exploration_episodes",
+        "n_execution_episodes",
+    )
 
     def __init__(
         self,
@@ -65,6 +71,7 @@ class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
             return
         for name, settings in {
             "problem_space": (self.policy_kwargs, self.replay_buffer_kwargs),
+            "n_exploration_episodes": (self.replay_buffer_kwargs,),
             "n_execution_episodes": (self.replay_buffer_kwargs,),
         }.items():
             first, *others = self.env.get_attr(name)
@@ -79,7 +86,7 @@ class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """
-        Learn on another environment of the same spaces, problem space and number of execution episodes.
+        Learn on another environment of the same spaces, problem space and numbers of exploration and execution episodes.
 
         :param env: trials, or a VecEnv of as many as before
         :param force_reset: begin with a reset
@@ -124,7 +131,7 @@ class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
         """A batch of whole trials."""
 
     @abstractmethod
-    def _losses(self, batch: Any) -> Losses:
+    def _losses(self, batch: Any) -> UpdateLosses:
         """All losses of one update."""
 
     def _can_sample(self) -> bool:

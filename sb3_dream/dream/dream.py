@@ -1,20 +1,16 @@
 """DREAM: decoupled exploration and execution for meta-reinforcement learning (Liu et al., ICML 2021)."""
 
-from collections import deque
-from dataclasses import fields
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
-from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, safe_mean
+from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 
 from sb3_dream.common.checks import check_range
-from sb3_dream.common.off_policy import RecurrentOffPolicyAlgorithm
-from sb3_dream.common.trial import TRIAL_KEYS, is_on
+from sb3_dream.common.trial import is_on
+from sb3_dream.common.trial_algorithm import TrialAlgorithm
 from sb3_dream.common.trial_buffers import TrialBatch, TrialReplayBuffer
 from sb3_dream.dream.losses import Losses, last_prefix, masked_mean, td_loss
 from sb3_dream.dream.policies import CnnPolicy, DREAMPolicy, MlpPolicy, MultiInputPolicy
@@ -22,7 +18,7 @@ from sb3_dream.dream.policies import CnnPolicy, DREAMPolicy, MlpPolicy, MultiInp
 SelfDREAM = TypeVar("SelfDREAM", bound="DREAM")
 
 
-class DREAM(RecurrentOffPolicyAlgorithm):
+class DREAM(TrialAlgorithm):
     """
     DREAM (Decoupling Exploration and Execution in Meta-RL). Paper: https://arxiv.org/abs/2008.02790, Algorithm 1.
 
@@ -76,12 +72,6 @@ class DREAM(RecurrentOffPolicyAlgorithm):
     }
     policy: DREAMPolicy
     replay_buffer: TrialReplayBuffer | None
-    _buffer_traits = (
-        *RecurrentOffPolicyAlgorithm._buffer_traits,
-        "problem_space",
-        "n_exploration_episodes",
-        "n_execution_episodes",
-    )
     explorer_schedule: Schedule
     exploration_cost_schedule: Schedule
 
@@ -129,11 +119,6 @@ class DREAM(RecurrentOffPolicyAlgorithm):
             exploration_cost=exploration_cost if isinstance(exploration_cost, float | int) else None,
         )
         check_range(0.0, 1.0, problem_id_probability=problem_id_probability, explorer_final_eps=explorer_final_eps)
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least one trial, got {batch_size}")
-        # a trial takes at least 3 steps: explore, between episodes, execute
-        if buffer_size < 3 * batch_size:
-            raise ValueError(f"buffer_size of {buffer_size} steps is smaller than one batch of {batch_size} trials")
         super().__init__(
             policy,
             env,
@@ -172,45 +157,7 @@ class DREAM(RecurrentOffPolicyAlgorithm):
         if _init_setup_model:
             self._setup_model()
 
-    def _check_trials(self) -> None:
-        """Learn what the networks and the buffer need to know of the trials, or say what is wrong with the environment."""
-        assert self.env is not None
-        space = self.observation_space
-        if not isinstance(space, spaces.Dict) or not set(TRIAL_KEYS) <= set(space.spaces):
-            raise ValueError(
-                "DREAM learns on trials, but the environment's observation has no "
-                f"{sorted(set(TRIAL_KEYS) - set(getattr(space, 'spaces', {})))}: wrap the family in sb3_dream.TrialEnv, "
-                f"or use a registered id such as 'MetaMap-v0'. Got {space}"
-            )
-        for name, settings in {
-            "problem_space": (self.policy_kwargs, self.replay_buffer_kwargs),
-            "n_exploration_episodes": (self.replay_buffer_kwargs,),
-            "n_execution_episodes": (self.replay_buffer_kwargs,),
-        }.items():
-            first, *others = self.env.get_attr(name)
-            wanted = settings[0].get(name, first)  # what the networks and the buffer were made for
-            for value in [first, *others]:
-                if value != wanted:
-                    raise ValueError(
-                        f"{name} of the environment is {value}, but must be {wanted} as in the model and everywhere"
-                    )
-            for kwargs in settings:
-                kwargs[name] = wanted
-
-    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """
-        Learn on another environment of the same spaces, problem space and numbers of exploration and execution episodes.
-
-        :param env: trials, or a VecEnv of as many as before
-        :param force_reset: begin with a reset
-        :raises ValueError: if the environment does not fit
-        """
-        super().set_env(env, force_reset)
-        self._check_trials()
-
     def _setup_model(self) -> None:
-        if self.env is not None:
-            self._check_trials()
         super()._setup_model()
         self.explorer_schedule = LinearSchedule(
             self.exploration_initial_eps,
@@ -218,12 +165,10 @@ class DREAM(RecurrentOffPolicyAlgorithm):
             self.exploration_fraction if self.explorer_fraction is None else self.explorer_fraction,
         )
         self.exploration_cost_schedule = FloatSchedule(self.exploration_cost)
-        self._trial_infos: deque[dict[str, Any]] = deque(maxlen=self._stats_window_size)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         result = super()._setup_learn(*args, **kwargs)
         self._acting_z = self._acting.z[0]
-        self._problem_ids: list[Any] = [None] * self.n_envs
         return result
 
     # ---- acting: Algorithm 1, lines 3-12 -------------------------------------------------------------------------
@@ -256,51 +201,11 @@ class DREAM(RecurrentOffPolicyAlgorithm):
         """Of the phase that each environment is in."""
         return np.where(is_on(np.asarray(observation["exploring"])), self.explorer_rate, self.exploration_rate)
 
-    def _store_transition(
-        self,
-        replay_buffer: ReplayBuffer,
-        buffer_action: np.ndarray,
-        new_obs: np.ndarray | dict[str, np.ndarray],
-        reward: np.ndarray,
-        dones: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
-        try:
-            self._problem_ids = [info["problem_id"] for info in infos]
-        except KeyError as error:
-            raise ValueError(
-                "info has no 'problem_id': DREAM learns on trials with training=True (their default on the train split)"
-            ) from error
-        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-        for env in np.flatnonzero(dones):
-            self._trial_infos.append(infos[env])
-
     # ---- learning: Algorithm 1, lines 13-25 ----------------------------------------------------------------------
 
-    def train(self, gradient_steps: int, batch_size: int) -> None:
-        """
-        Sample trials and update all four networks.
-
-        :param gradient_steps: number of updates
-        :param batch_size: number of trials in each
-        """
+    def _sample(self, batch_size: int) -> TrialBatch:
         assert self.replay_buffer is not None
-        if self.replay_buffer.n_trials == 0:
-            return
-        self.policy.set_training_mode(True)
-        self._update_learning_rate(self.policy.optimizer)
-        history = []
-        for _ in range(gradient_steps):
-            losses = self._losses(self.replay_buffer.sample(batch_size, env=self._vec_normalize_env, rng=self.rng))
-            self.policy.optimizer.zero_grad()
-            losses.total.backward()
-            th.nn.utils.clip_grad_norm_(self._parameters, self.max_grad_norm)
-            self.policy.optimizer.step()
-            history.append(th.stack([getattr(losses, field.name).detach() for field in fields(losses)]))
-        self._n_updates += gradient_steps
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        for field, value in zip(fields(Losses), th.stack(history).mean(dim=0).tolist(), strict=True):
-            self.logger.record(f"train/{field.name}", value)
+        return self.replay_buffer.sample(batch_size, self._vec_normalize_env, self.rng)
 
     def _losses(self, batch: TrialBatch) -> Losses:
         """All losses of one update, from one batch that both agents share."""
@@ -356,18 +261,6 @@ class DREAM(RecurrentOffPolicyAlgorithm):
         self.explorer_rate = self.explorer_schedule(self._current_progress_remaining)
         self.logger.record("rollout/explorer_rate", self.explorer_rate)
 
-    def dump_logs(self) -> None:
-        """Write log data, per phase too."""
-        if self._trial_infos:
-            self.logger.record("rollout/exploration_length", safe_mean([i["exploration_length"] for i in self._trial_infos]))
-            self.logger.record(
-                "rollout/execution_length", safe_mean([i["execution_lengths"].mean() for i in self._trial_infos])
-            )
-            self.logger.record(
-                "rollout/execution_return", safe_mean([i["execution_returns"].mean() for i in self._trial_infos])
-            )
-        super().dump_logs()
-
     # ---- the rest of SB3's contract ------------------------------------------------------------------------------
 
     def learn(
@@ -383,4 +276,4 @@ class DREAM(RecurrentOffPolicyAlgorithm):
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_acting_z", "_problem_ids", "_trial_infos"]
+        return [*super()._excluded_save_params(), "_acting_z"]

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch as th
 
 from sb3_dream.common.buffers import EpisodeBatch
-from sb3_dream.common.losses import masked_mean, td_loss
+from sb3_dream.common.losses import UpdateLosses, masked_mean, td_loss
 
 __all__ = ["Losses", "last_prefix", "masked_mean", "td_loss"]
 
 
 @dataclass(frozen=True)
-class Losses:
+class Losses(UpdateLosses):
     """
     The losses of one update, and beside each the parameters that it moves. ``problem_norm`` and what follows only report.
     """

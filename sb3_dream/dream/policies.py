@@ -12,7 +12,7 @@ from torch import nn
 from sb3_dream.common.checks import check_widths
 from sb3_dream.common.networks import Memory, ProblemEncoder, RecurrentQNetwork, SequenceEncoder, Steps, TrajectoryDecoder
 from sb3_dream.common.policies import RecurrentPolicy
-from sb3_dream.common.trial import TRIAL_KEYS, is_on
+from sb3_dream.common.trial import is_on
 
 
 class ActingState(NamedTuple):
@@ -111,11 +111,7 @@ class DREAMPolicy(RecurrentPolicy):
             optimizer_kwargs=optimizer_kwargs,
         )
         check_widths(embedding_dim=embedding_dim, problem_hidden_dim=problem_hidden_dim)
-        if not isinstance(observation_space, spaces.Dict) or not set(TRIAL_KEYS) < set(observation_space.spaces):
-            raise ValueError(
-                "DREAM's policy needs the observation space of a TrialEnv, with something in it that the family observes, "
-                f"got {observation_space}"
-            )
+        self._check_is_of_trials()
         self.problem_space = problem_space
         self.embedding_dim = embedding_dim
         self.problem_hidden_dim = problem_hidden_dim

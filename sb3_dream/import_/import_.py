@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 
 from sb3_dream.common.buffers import EpisodeBatch
 from sb3_dream.common.checks import check_range
-from sb3_dream.common.losses import Losses, masked_mean, td_loss
+from sb3_dream.common.losses import UpdateLosses, masked_mean, td_loss
 from sb3_dream.common.trial_algorithm import TrialAlgorithm
 from sb3_dream.common.trial_buffers import TrialReplayBuffer
 from sb3_dream.import_.policies import CnnPolicy, IMPORTPolicy, MlpPolicy, MultiInputPolicy
@@ -19,7 +19,7 @@ SelfIMPORT = TypeVar("SelfIMPORT", bound="IMPORT")
 
 
 @dataclass(frozen=True)
-class IMPORTLosses(Losses):
+class IMPORTLosses(UpdateLosses):
     """The losses of one update, and beside each the parameters that it moves."""
 
     td_belief: th.Tensor  # θ, ω
@@ -45,9 +45,9 @@ class IMPORT(TrialAlgorithm):
         TD(z_t) = \\operatorname{mean}_t \\big( r_t + \\gamma (1 - d_t)\\, Q_{\\theta'}(o_{t+1}, i_{t+1}, z'_{t+1}, a^*_{t+1})
         - Q_\\theta(o_t, i_t, z_t, a_t) \\big)^2, \\qquad a^*_{t+1} = \\arg\\max_a Q_\\theta(o_{t+1}, i_{t+1}, z_{t+1}, a)
 
-    over the steps t of a whole trial, exploration and execution episodes together. f embeds the problem ID μ, and the recurrent
-    belief g has seen the trial so far; z' comes from their targets, and sg stops the gradient. In training a trial is acted in
-    from one of the two; at test time always from the belief, and the problem ID is never looked at.
+    over the steps t of a whole trial, exploration and execution episodes together. f embeds the problem ID μ, and the
+    recurrent belief g has seen the trial so far; z' comes from their targets, and sg stops the gradient. In training a trial
+    is acted in from one of the two; at test time always from the belief, and the problem ID is never looked at.
 
     Arguments that DQN has mean what they mean there.
 
@@ -89,7 +89,6 @@ class IMPORT(TrialAlgorithm):
     }
     policy: IMPORTPolicy
     replay_buffer: TrialReplayBuffer | None
-    _buffer_traits = (*TrialAlgorithm._buffer_traits, "problem_space", "n_execution_episodes")
 
     def __init__(
         self,

@@ -7,12 +7,13 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from sb3_dream.common.buffers import EpisodeBatch, EpisodeReplayBuffer
 from sb3_dream.common.checks import check_range, check_whole
-from sb3_dream.common.losses import Losses, td_loss
+from sb3_dream.common.losses import UpdateLosses, td_loss
 from sb3_dream.common.networks import Steps, pack
+from sb3_dream.common.off_policy import RecurrentOffPolicyAlgorithm
 from sb3_dream.common.trial_algorithm import TrialAlgorithm
 from sb3_dream.varibad.policies import CONDITIONS, CnnPolicy, MlpPolicy, MultiInputPolicy, VariBADPolicy
 
@@ -20,7 +21,7 @@ SelfVariBAD = TypeVar("SelfVariBAD", bound="VariBAD")
 
 
 @dataclass(frozen=True)
-class VariBADLosses(Losses):
+class VariBADLosses(UpdateLosses):
     """The losses of one update, and beside each the parameters that it moves. The last three are the negative ELBO."""
 
     td: th.Tensor  # θ
@@ -54,16 +55,17 @@ class VariBAD(TrialAlgorithm):
 
     .. math::
 
-        \\operatorname{ELBO}_t = \\mathbb{E}_{q(m \\mid \\tau_{:t})} \\Big[ \\sum_{i=0}^{H-1} \\log p(r_{i+1} \\mid o_i, a_i, o_{i+1}, m)
-        + \\log p(o_{i+1} \\mid o_i, a_i, m) \\Big] - \\beta \\operatorname{KL}\\big( q(m \\mid \\tau_{:t}) \\,\\Vert\\, q(m \\mid \\tau_{:t-1}) \\big)
+        \\operatorname{ELBO}_t = \\mathbb{E}_{q(m \\mid \\tau_{:t})} \\Big[ \\sum_{i=0}^{H-1}
+        \\log p(r_{i+1} \\mid o_i, a_i, o_{i+1}, m) + \\log p(o_{i+1} \\mid o_i, a_i, m) \\Big]
+        - \\beta \\operatorname{KL}\\big( q(m \\mid \\tau_{:t}) \\,\\Vert\\, q(m \\mid \\tau_{:t-1}) \\big)
 
     with N(0, I) before the first prefix. Both p are normal with unit variance (so log p is half a squared error, but for a
     constant). o is the family's observation as the networks see it; the decoders are told instruction, phase and end of the
     inner episode beside o_i. What follows the last action of a trial is seen by nobody: it is not predicted, and its reward is
     predicted without it.
 
-    Q(o_t, i_t, mean_t, log σ²_t) is feed-forward and learns by double dueling Q-learning on the whole trial, in the place of the
-    paper's actor-critic. Its gradient does not reach the belief. The problem ID is never used.
+    Q(o_t, i_t, mean_t, log σ²_t) is feed-forward and learns by double dueling Q-learning on the whole trial, in the place of
+    the paper's actor-critic. Its gradient does not reach the belief. The problem ID is never used.
 
     Arguments that DQN has mean what they mean there.
 
@@ -105,6 +107,7 @@ class VariBAD(TrialAlgorithm):
     }
     policy: VariBADPolicy
     _uses_problem_id = False
+    _buffer_traits = RecurrentOffPolicyAlgorithm._buffer_traits
 
     def __init__(
         self,
@@ -201,9 +204,7 @@ class VariBAD(TrialAlgorithm):
             kl=self.kl_weight * kl,
         )
 
-    def _negative_elbo(
-        self, trials: EpisodeBatch, steps: Steps, belief: th.Tensor
-    ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    def _negative_elbo(self, trials: EpisodeBatch, steps: Steps, belief: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """
         :param trials: B trials of up to T transitions
         :param steps: their n transitions

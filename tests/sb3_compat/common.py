@@ -22,7 +22,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from sb3_dream import DREAM, EpisodeBatch, RecurrentDQN, TrialBatch, TrialEnv
+from sb3_dream import DREAM, IMPORT, EpisodeBatch, RecurrentDQN, TrialBatch, TrialEnv, VariBAD
 from tests.random_families import RandomFamily
 
 
@@ -72,6 +72,8 @@ SMALL_NETWORKS = {"net_arch": [8], "lstm_hidden_size": 4}
 ALGORITHMS = (
     Algorithm(DREAM, SMALL, {**SMALL_NETWORKS, "embedding_dim": 2}),
     Algorithm(RecurrentDQN, SMALL, SMALL_NETWORKS, can_share=False, sample_kwargs={"sequence_length": 64}),
+    Algorithm(IMPORT, SMALL, {**SMALL_NETWORKS, "embedding_dim": 2}, can_share=False),
+    Algorithm(VariBAD, SMALL, {**SMALL_NETWORKS, "latent_dim": 2}, can_share=False, sample_kwargs={"sequence_length": 64}),
 )
 
 
