@@ -293,7 +293,7 @@ def test_a_replay_buffer_needs_a_row_for_each_environment() -> None:
 
 def test_a_policy_needs_the_space_of_a_trial() -> None:
     """A policy may be made without DREAM."""
-    with pytest.raises(ValueError, match="policy needs the observation space of a TrialEnv"):
+    with pytest.raises(ValueError, match="Policy needs the observation space of a TrialEnv"):
         DREAM.policy_aliases["MlpPolicy"](
             spaces.Dict({"observation": spaces.Discrete(2)}),
             spaces.Discrete(2),

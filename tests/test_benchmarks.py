@@ -2,16 +2,20 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
 from benchmarks import demo, report, run, sample_complexity, throughput
-from benchmarks.settings import HYPERPARAMS, load_settings, make_model, make_train_env
+from benchmarks.settings import ALGORITHMS, HYPERPARAMS, load_settings, make_model, make_train_env
 from sb3_dream import DREAM
+from sb3_dream.envs import FAMILIES
 
 
 def call(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
@@ -20,14 +24,56 @@ def call(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str | 
     module.main()
 
 
-@pytest.mark.parametrize("env_id", sorted(yaml.safe_load((HYPERPARAMS / "dream.yml").read_text(encoding="utf8"))))
-def test_committed_settings_make_a_model(env_id: str) -> None:
-    """A typing error in dream.yml would show only after somebody has started a long run."""
-    settings = load_settings(env_id)
-    model = make_model(settings, make_train_env(env_id, {**settings, "n_envs": 2}, seed=0), seed=0)
+def settings_of_trials() -> list[tuple[str, str]]:
+    """Every algorithm with every family that its file has settings for."""
+    files = {algo: yaml.safe_load((HYPERPARAMS / f"{algo}.yml").read_text(encoding="utf8")) for algo in ALGORITHMS}
+    return [(algo, env_id) for algo, file in files.items() for env_id in sorted(file) if env_id.startswith("Meta")]
+
+
+@pytest.mark.parametrize(("algo", "env_id"), settings_of_trials())
+def test_committed_settings_make_a_model(algo: str, env_id: str) -> None:
+    """A typing error in a yml would show only after somebody has started a long run."""
+    settings = load_settings(env_id, algo)
+    model = make_model(settings, make_train_env(env_id, {**settings, "n_envs": 2}, seed=0), ALGORITHMS[algo], seed=0)
     assert model.lr_schedule(1.0) == pytest.approx(float(settings["learning_rate"].removeprefix("lin_")))
     assert model.lr_schedule(0.5) == pytest.approx(model.lr_schedule(1.0) / 2)
-    assert model.policy.trajectory_decoder.head[-1].out_features == model.policy.embedding_dim
+    assert settings["eval_env_kwargs"] == {"split": "test"}
+
+
+def test_every_algorithm_has_settings_for_every_family() -> None:
+    """A comparison with a gap is none."""
+    assert sorted(settings_of_trials()) == sorted((algo, env_id) for algo in ALGORITHMS for env_id in FAMILIES)
+
+
+@pytest.mark.parametrize("algo", sorted(set(ALGORITHMS) - {"dream"}))
+def test_a_run_of_a_rival(algo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In the same trials, evaluated in the same way, with its own figures in the curve."""
+    arguments = ["--algo", algo, "--env", "MetaBandit-v0", "--env-kwargs", '{"n_arms": 4}', "--folder", tmp_path]
+    call(run, monkeypatch, *arguments, "--n-timesteps", "1000", "--n-evaluations", "2")
+    (each,) = report.read_runs(tmp_path)
+    assert each["optimum"] == {"test": 1.0}
+    assert len(each["curve"]) == 2
+    assert set(run.LOGGED[algo]) < set(each["curve"][0])
+    assert "train/problem_norm" not in each["curve"][0]
+
+
+def test_evaluation_is_in_trials_as_in_training() -> None:
+    """A memory over the whole trial has never seen one of four execution episodes, if it was trained on one. Every
+    instruction comes up all the same."""
+    seen: list[tuple[int, ...]] = []
+
+    class Watch:
+        def predict(self, observations: dict[str, np.ndarray], **_: Any) -> tuple[np.ndarray, None]:
+            for start, instruction in zip(observations["episode_start"], observations["instruction"], strict=True):
+                seen.extend([tuple(instruction.tolist())] if start[0] > 0 and instruction.any() else [])
+            return np.full(len(observations["exploring"]), 6), None  # end the episode
+
+    for env_kwargs, n_episodes in (({}, 1), ({"n_execution_episodes": 2}, 2)):
+        seen.clear()
+        figures = run.SplitEvaluation("MetaMap-v0", "test", env_kwargs)(Watch())
+        assert figures["test/return"] == pytest.approx(-2.0)
+        assert figures["test/exploration_length"] == 1.0
+        assert sorted(Counter(seen).values()) == [24 * n_episodes] * 4
 
 
 def test_unknown_settings_are_named() -> None:
