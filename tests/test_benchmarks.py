@@ -48,8 +48,8 @@ def test_every_algorithm_has_settings_for_every_family() -> None:
 @pytest.mark.parametrize("algo", sorted(set(ALGORITHMS) - {"dream"}))
 def test_a_run_of_a_rival(algo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In the same trials, evaluated in the same way, with its own figures in the curve."""
-    arguments = ["--algo", algo, "--env", "MetaBandit-v0", "--env-kwargs", '{"n_arms": 4}', "--folder", tmp_path]
-    call(run, monkeypatch, *arguments, "--n-timesteps", "1000", "--n-evaluations", "2")
+    arguments = ["--algo", algo, "--env", "MetaBandit-v0", "--env-kwargs", '{"n_arms": 4}', "--n-timesteps", "1000"]
+    call(run, monkeypatch, *arguments, "--n-evaluations", "2", "--folder", tmp_path)
     (each,) = report.read_runs(tmp_path)
     assert each["optimum"] == {"test": 1.0}
     assert len(each["curve"]) == 2
