@@ -10,7 +10,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_dream import DREAM
-from sb3_dream.common.torch_layers import SmallCNN
+from sb3_dream.common.torch_layers import StandardizedCNN
 
 HYPERPARAMS = Path(__file__).parent / "hyperparams"
 _NOT_FOR_THE_MODEL = ("n_envs", "n_timesteps", "env_kwargs", "eval_env_kwargs", "normalize")
@@ -59,7 +59,9 @@ def make_model(settings: dict[str, Any], env: VecEnv, algorithm: Any = DREAM, **
             start, end, begin = map(float, value.removeprefix("ramp_").split("_"))
             arguments[key] = partial(ramp, start=start, end=end, begin=begin)
     if isinstance(arguments.get("policy_kwargs"), str):
-        arguments["policy_kwargs"] = eval(arguments["policy_kwargs"], {"SmallCNN": SmallCNN})  # rl_zoo3's format; our own file
+        arguments["policy_kwargs"] = eval(
+            arguments["policy_kwargs"], {"StandardizedCNN": StandardizedCNN}
+        )  # rl_zoo3's format; our own file
     return algorithm(env=env, **arguments, **model_kwargs)
 
 
