@@ -26,6 +26,10 @@ class DREAM(RecurrentOffPolicyAlgorithm):
     """
     DREAM (Decoupling Exploration and Execution in Meta-RL). Paper: https://arxiv.org/abs/2008.02790, Algorithm 1.
 
+    Where trials have several exploration episodes (``n_exploration_episodes`` of ``TrialEnv``), they are one trajectory τ^exp:
+    memory, reward and values go through from the first to the last. The step between two of them, whose action is ignored, is
+    neither valued, paid nor discounted: what it brings to light is paid to the action before.
+
     Arguments that DQN has mean what they mean there.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` (what the family's observation is), or a class
@@ -46,9 +50,9 @@ class DREAM(RecurrentOffPolicyAlgorithm):
     :param exploration_fraction: fraction of training over which ε falls, in both phases unless set apart below
     :param exploration_initial_eps: ε at the beginning, in both phases
     :param exploration_final_eps: ε at the end, in both phases unless set apart below
-    :param explorer_fraction: fraction of training over which ε of the *exploration episode* falls; by default
+    :param explorer_fraction: fraction of training over which ε of *exploration episodes* falls; by default
         ``exploration_fraction``
-    :param explorer_final_eps: final ε of the exploration episode; by default ``exploration_final_eps``
+    :param explorer_final_eps: final ε of exploration episodes; by default ``exploration_final_eps``
     :param problem_std: ρ, the noise of z ~ N(f(μ), ρ²I), at least 0
     :param bottleneck_weight: λ, the weight of the bottleneck on f, at least 0
     :param bottleneck_size: K. The bottleneck is λ max(‖f(μ)‖², K): it leaves norms under K alone and pulls larger ones
