@@ -40,6 +40,9 @@ class EpisodeBatch:
     terminated: th.Tensor | None = None
     #: (B,), int64: how many transitions at the beginning only bring up the memory; by default none
     burn_in: th.Tensor | None = None
+    #: (T, B), bool: transitions that only lead from one exploration episode of a trial to the next, whatever the action; by
+    #: default there are none
+    between: th.Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = self.actions.shape
@@ -52,16 +55,22 @@ class EpisodeBatch:
             marks = getattr(self, name)
             if marks is not None and marks.shape != self.lengths.shape:
                 raise ValueError(f"{name} must have the shape {tuple(self.lengths.shape)}, got {tuple(marks.shape)}")
+        if self.between is not None and self.between.shape != shape:
+            raise ValueError(f"between must have the shape {tuple(shape)}, got {tuple(self.between.shape)}")
 
     def _time(self, n_steps: int) -> th.Tensor:
         return th.arange(n_steps, device=self.lengths.device).unsqueeze(1)
 
     @property
     def mask(self) -> th.Tensor:
-        """(T, B), float32: 1 for a transition that is learned from, 0 for padding and burn-in."""
+        """(T, B), float32: 1 for a transition that is learned from, 0 for padding, burn-in and between episodes."""
         time = self._time(len(self.actions))
         learned = time < self.lengths
-        return (learned if self.burn_in is None else learned & (time >= self.burn_in)).float()
+        if self.burn_in is not None:
+            learned = learned & (time >= self.burn_in)
+        if self.between is not None:
+            learned = learned & ~self.between
+        return learned.float()
 
     @property
     def prefix_mask(self) -> th.Tensor:
@@ -78,6 +87,21 @@ class EpisodeBatch:
         """(T, B), float32: 1 for the transition that ends the episode."""
         last = self._time(len(self.actions)) == self.lengths - 1
         return (last if self.terminated is None else last & self.terminated).float()
+
+    def following(self, values: th.Tensor) -> th.Tensor:
+        """
+        What each action led to. The end of an episode that another one follows is no place to act: there, it is the beginning
+        of that one.
+
+        :param values: (T + 1, B, ...), one for each observation
+        :return: (T, B, ...), for each transition the one at the next observation that is acted on
+        """
+        following = values[1:]
+        if self.between is None:
+            return following
+        ends = th.cat([self.between[1:], th.zeros_like(self.between[:1])])
+        beyond = th.cat([following[1:], following[-1:]])
+        return th.where(ends.view(*ends.shape, *[1] * (values.dim() - 2)), beyond, following)
 
 
 class EpisodeReplayBuffer(ReplayBuffer):

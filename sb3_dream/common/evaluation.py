@@ -90,7 +90,7 @@ def _check_trials(vec_env: VecEnv, instructions: Sequence[int] | None) -> tuple[
     space = vec_env.unwrapped.observation_space
     if not isinstance(space, spaces.Dict) or not set(TRIAL_KEYS) <= set(space.spaces):
         raise ValueError(f"env must be made of trials (a registered id, or a family in TrialEnv), but it observes {space}")
-    for name in ("observation_space", "action_space"):
+    for name in ("observation_space", "action_space", "n_exploration_episodes"):
         _common(vec_env, name)
     problem_space, n_episodes = _common(vec_env, "problem_space"), _common(vec_env, "n_execution_episodes")
     n_instructions = vec_env.get_attr("n_instructions", indices=0)[0] if vec_env.has_attr("n_instructions") else None
@@ -165,6 +165,11 @@ def _observed(vec_env: VecEnv) -> Iterator[tuple[VecEnv, _Raw]]:
             normalizer.training = was_training
 
 
+def _no_action(action: np.ndarray) -> np.ndarray:
+    """What stands between two exploration episodes, in the place of an action like this one."""
+    return np.full(action.shape, np.nan if action.dtype.kind == "f" else -1)
+
+
 def _run_trials(
     model: PolicyPredictor,
     vec_env: VecEnv,
@@ -191,11 +196,13 @@ def _run_trials(
     while any(result is None for result in finished):
         actions, state = model.predict(observations, state=state, episode_start=starts, deterministic=deterministic)
         exploring = raw.observations["exploring"][:, 0] > 0
-        ended = raw.observations["episode_end"][:, 0] > 0
+        started, ended = (raw.observations[key][:, 0] > 0 for key in ("episode_start", "episode_end"))
         for env in np.flatnonzero(exploring):
             if finished[env] is None:
                 for key in own:
                     seen[env][key].append(raw.observations[key][env].copy())
+                if started[env] and taken[env]:  # another exploration episode
+                    taken[env].append(_no_action(taken[env][-1]))
                 if not ended[env]:
                     taken[env].append(np.array(actions[env]))
         observations, _, starts, infos = vec_env.step(actions)

@@ -28,8 +28,8 @@ def td_loss(
     :return: the mean over all transitions
     """
     with th.no_grad():
-        next_actions = q_values[1:].argmax(dim=-1, keepdim=True)
-        next_values = target_q_values[1:].gather(-1, next_actions).squeeze(-1)
+        next_actions = episodes.following(q_values).argmax(dim=-1, keepdim=True)
+        next_values = episodes.following(target_q_values).gather(-1, next_actions).squeeze(-1)
         targets = rewards + gamma * (1 - episodes.dones) * next_values
     values = q_values[:-1].gather(-1, episodes.actions.unsqueeze(-1)).squeeze(-1)
     return masked_mean((values - targets).pow(2), episodes.mask)

@@ -34,13 +34,14 @@ class TrialResults:
     execution_returns: np.ndarray
     #: (T, N)
     execution_lengths: np.ndarray
-    #: (T,)
+    #: (T,): the steps of all exploration episodes of a trial
     exploration_lengths: np.ndarray
-    #: for each trial the family's own observations in the exploration episode, as the environment gave them (not normalised
-    #: or stacked), the first and the last included: an array, or a dict of arrays if the family has other keys than
-    #: ``observation``
+    #: for each trial the family's own observations while exploring, as the environment gave them (not normalised or stacked),
+    #: the first and the last of each exploration episode included: an array, or a dict of arrays if the family has other keys
+    #: than ``observation``
     exploration_observations: list[Any] = field(repr=False)
-    #: for each trial the actions taken while exploring, one fewer than the observations
+    #: for each trial the actions taken while exploring, one fewer than the observations: from the last observation of an
+    #: exploration episode to the first of the next one there is none, and -1 stands for it (NaN if actions are real numbers)
     exploration_actions: list[np.ndarray] = field(repr=False)
     #: (T,): R*, the family's ``optimal_return`` of each trial's problem; NaN if not known
     optimal_returns: np.ndarray
@@ -54,7 +55,7 @@ class TrialResults:
 
     @property
     def mean_exploration_length(self) -> float:
-        """Mean number of steps of an exploration episode."""
+        """Mean number of steps of a trial's exploration."""
         return float(self.exploration_lengths.mean())
 
     @property

@@ -1,4 +1,4 @@
-"""A trial, one exploration episode and N execution episodes in one problem, as one Gymnasium episode."""
+"""A trial, exploration episodes and then execution episodes in one problem, as one Gymnasium episode."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -38,8 +38,8 @@ def _key(problem_id: Any) -> Any:
 
 class TrialEnv(gym.Wrapper):
     """
-    Turns a family of problems into trials: one exploration episode, then ``n_execution_episodes`` execution episodes, all
-    in the same problem. A trial is one Gymnasium (and so one SB3) episode.
+    Turns a family of problems into trials: ``n_exploration_episodes`` exploration episodes (one, as in the paper), then
+    ``n_execution_episodes`` execution episodes, all in the same problem. A trial is one Gymnasium (and so one SB3) episode.
 
     The observation is one flat ``Dict``: the family's own (key ``observation``, or the keys of its ``Dict``),
     ``instruction`` (zeros while exploring) and the trial's bookkeeping ``exploring``, ``episode_start``, ``episode_end``,
@@ -51,7 +51,8 @@ class TrialEnv(gym.Wrapper):
     return. A trial ends with ``terminated``; the family's time limits end inner episodes only.
 
     ``info["problem_id"]`` is there in every step and at reset if and only if ``training``. When a trial ends, ``info``
-    has ``execution_returns`` and ``execution_lengths`` (both of shape (N,)) and ``exploration_length``.
+    has ``execution_returns`` and ``execution_lengths`` (both of shape (N,)) and ``exploration_length``, the number of steps
+    of all exploration episodes together.
 
     Any Gymnasium environment is a family, if it can be told which problem to be. ``set_problem`` says how; by default it is
     the first of these that the family understands:
@@ -77,9 +78,11 @@ class TrialEnv(gym.Wrapper):
     :param n_execution_episodes: N, at least 1
     :param training: whether the problem ID is shown in ``info``
     :param problem_space: the space of problem IDs; by default the family's ``problem_space``, else inferred from the IDs
-    :raises ValueError: for N < 1, no problems, a problem outside ``problem_space``, spaces that cannot be handled, or a
-        ``set_problem`` that does not fit the family or its problems
-    :raises TypeError: if ``env`` is not a Gymnasium environment or ``set_problem`` is neither name nor callable
+    :param n_exploration_episodes: at least 1
+    :raises ValueError: for less than one episode of a kind, no problems, a problem outside ``problem_space``, spaces that
+        cannot be handled, or a ``set_problem`` that does not fit the family or its problems
+    :raises TypeError: if ``env`` is not a Gymnasium environment, a number of episodes is not an integer or ``set_problem`` is
+        neither name nor callable
     """
 
     _np_random = None  # the trial's own generator, not the family's
@@ -93,13 +96,18 @@ class TrialEnv(gym.Wrapper):
         n_execution_episodes: int = 1,
         training: bool = True,
         problem_space: spaces.Space | None = None,
+        n_exploration_episodes: int = 1,
     ):
         if not isinstance(env, gym.Env):
             raise TypeError(f"env must be a gymnasium.Env, got {type(env).__name__}")
-        if isinstance(n_execution_episodes, bool) or not isinstance(n_execution_episodes, int | np.integer):
-            raise TypeError(f"n_execution_episodes must be an integer, got {n_execution_episodes!r}")
-        if n_execution_episodes < 1:
-            raise ValueError(f"n_execution_episodes must be at least 1, got {n_execution_episodes}")
+        for name, number in {
+            "n_exploration_episodes": n_exploration_episodes,
+            "n_execution_episodes": n_execution_episodes,
+        }.items():
+            if isinstance(number, bool) or not isinstance(number, int | np.integer):
+                raise TypeError(f"{name} must be an integer, got {number!r}")
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}")
         if not isinstance(problem_ids, Iterable):
             raise TypeError(f"problem_ids must be a list of problems, got {problem_ids!r}")
         if not (set_problem is None or isinstance(set_problem, str) or callable(set_problem)):
@@ -119,6 +127,7 @@ class TrialEnv(gym.Wrapper):
         self._problem_of = dict(zip(map(_key, self.problem_ids), self.problems, strict=True))
         # where options were nothing but the last guess, the family must show that it looks at them
         self._is_guess = set_problem is None and self.set_problem == "options"
+        self.n_exploration_episodes = int(n_exploration_episodes)
         self.n_execution_episodes = int(n_execution_episodes)
         self.training = training
 
@@ -134,7 +143,7 @@ class TrialEnv(gym.Wrapper):
         self.problem_id: Any = None
         self._problem: Any = None
         self._instructions: Sequence[int] | None = None
-        self._episode = 0  # 0 is the exploration episode
+        self._episode = 0  # the exploration episodes come first
         self._between_episodes = False
         self._running = False
 
@@ -189,8 +198,8 @@ class TrialEnv(gym.Wrapper):
 
     @property
     def exploring(self) -> bool:
-        """Whether the current inner episode is the exploration episode."""
-        return self._episode == 0
+        """Whether the current inner episode is an exploration episode."""
+        return self._episode < self.n_exploration_episodes
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
         """
@@ -199,7 +208,7 @@ class TrialEnv(gym.Wrapper):
         :param seed: seeds the draw of problems, and the family
         :param options: ``problem_id`` chooses the problem and ``instructions`` (N indices) the instruction of each
             execution episode; by default both are drawn
-        :return: the first observation of the exploration episode, and ``info``
+        :return: the first observation of the first exploration episode, and ``info``
         :raises ValueError: for another option, a problem outside ``problem_space``, not N instructions, or a family that was
             not told how to know its problem and does not look at the options
         """
@@ -245,7 +254,7 @@ class TrialEnv(gym.Wrapper):
         if self.set_problem == "options":
             options = {"problem_id": self._problem, "exploring": self.exploring}
             if self._instructions is not None and not self.exploring:
-                options["instruction"] = self._instructions[self._episode - 1]
+                options["instruction"] = self._instructions[self._episode - self.n_exploration_episodes]
             if self._is_guess:
                 options = WatchedOptions(options)
         elif self.set_problem == "seed":
@@ -281,16 +290,17 @@ class TrialEnv(gym.Wrapper):
         raw_reward = float(raw_reward)
         ended = terminated or truncated
         info = self._label(info)
-        if self._episode == 0:
+        if self.exploring:
             reward = 0.0
             info["raw_reward"] = raw_reward
             self._exploration_length += 1
         else:
             reward = raw_reward
-            self._execution_returns[self._episode - 1] += raw_reward
-            self._execution_lengths[self._episode - 1] += 1
+            episode = self._episode - self.n_exploration_episodes
+            self._execution_returns[episode] += raw_reward
+            self._execution_lengths[episode] += 1
         self._between_episodes = ended
-        over = ended and self._episode == self.n_execution_episodes
+        over = ended and self._episode == self.n_exploration_episodes + self.n_execution_episodes - 1
         if over:
             self._running = False
             info["execution_returns"] = self._execution_returns
@@ -310,9 +320,10 @@ class TrialEnv(gym.Wrapper):
 
     def _observe(self, observation: Any, start: np.ndarray, end: np.ndarray, action: np.ndarray, reward: float) -> dict:
         observed = dict(observation) if self._is_dict else {"observation": observation}
-        if self._episode == 0 or not self._has_instruction:
+        exploring = self.exploring
+        if exploring or not self._has_instruction:
             observed["instruction"] = self._no_instruction.copy()
-        observed["exploring"] = (_ON if self._episode == 0 else _OFF).copy()
+        observed["exploring"] = (_ON if exploring else _OFF).copy()
         observed["episode_start"] = start.copy()
         observed["episode_end"] = end.copy()
         observed["previous_action"] = action.copy()
@@ -330,6 +341,13 @@ class TrialEnv(gym.Wrapper):
         """The family's picture; a family that has ``caption`` is told which episode of the trial it shows."""
         family = self.env.unwrapped
         if hasattr(family, "caption"):
-            phase = "exploration" if self.exploring else f"execution {self._episode} of {self.n_execution_episodes}"
+            phase = self._phase()
             family.caption = f"problem {self.problem_id}: {phase}" if self.training else phase
         return self.env.render()
+
+    def _phase(self) -> str:
+        if not self.exploring:
+            return f"execution {self._episode - self.n_exploration_episodes + 1} of {self.n_execution_episodes}"
+        if self.n_exploration_episodes == 1:
+            return "exploration"
+        return f"exploration {self._episode + 1} of {self.n_exploration_episodes}"

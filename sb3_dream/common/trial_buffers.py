@@ -1,4 +1,4 @@
-"""Replay of whole trials: an exploration episode and one execution episode of each, as padded batches with masks."""
+"""Replay of whole trials: all exploration and one execution episode of each, as padded batches with masks."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_dream.common.buffers import EpisodeBatch, EpisodeReplayBuffer
+from sb3_dream.common.checks import check_whole
 from sb3_dream.common.trial import TRIAL_KEYS, is_on
 
 #: Within one inner episode these say nothing that the mask does not say.
@@ -17,9 +18,9 @@ _FLAGS = frozenset({"exploring", "episode_start", "episode_end"})
 
 @dataclass(frozen=True)
 class TrialBatch:
-    """B trials: the exploration episode of each, and one of its execution episodes."""
+    """B trials: the exploration of each, and one of its execution episodes."""
 
-    #: the paper's exploration buffer
+    #: the paper's exploration buffer. Several exploration episodes of a trial are one sequence, with steps ``between`` them
     exploration: EpisodeBatch
     #: the paper's execution buffer; entry b comes from the same trial as ``exploration``'s
     execution: EpisodeBatch
@@ -45,7 +46,8 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
     :param optimize_memory_usage: must be False; no observation is stored twice anyway
     :param problem_space: the space of problem IDs
     :param n_execution_episodes: N, execution episodes in each trial
-    :raises ValueError: if the spaces are not those of a trial, or no row fits
+    :param n_exploration_episodes: exploration episodes in each trial
+    :raises ValueError: if the spaces are not those of a trial, a number of episodes is less than 1, or no row fits
     """
 
     def __init__(
@@ -59,10 +61,13 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
         *,
         problem_space: spaces.Space,
         n_execution_episodes: int = 1,
+        n_exploration_episodes: int = 1,
     ):
         if not isinstance(observation_space, spaces.Dict) or not set(TRIAL_KEYS) <= set(observation_space.spaces):
             raise ValueError(f"TrialReplayBuffer needs the observation space of a TrialEnv, got {observation_space}")
+        check_whole(1, n_exploration_episodes=n_exploration_episodes, n_execution_episodes=n_execution_episodes)
         self.problem_space = problem_space
+        self.n_exploration_episodes = n_exploration_episodes
         self.n_execution_episodes = n_execution_episodes
         super().__init__(buffer_size, observation_space, action_space, device, n_envs, optimize_memory_usage)
 
@@ -71,7 +76,8 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
         problem: Any = self.problem_space.dtype
         if isinstance(self.problem_space, spaces.Discrete):
             problem = np.min_scalar_type(int(self.problem_space.n) - 1)
-        return [self._ends_field(self.n_execution_episodes + 1), ("problem_id", problem, self.problem_space.shape)]
+        n_episodes = self.n_exploration_episodes + self.n_execution_episodes
+        return [self._ends_field(n_episodes), ("problem_id", problem, self.problem_space.shape)]
 
     @property
     def n_trials(self) -> int:
@@ -94,10 +100,13 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
             )
         rows = np.arange(start, self.n_rows) % self.buffer_size
         starts = np.flatnonzero(is_on(self.observations["episode_start"][rows, env]))
-        if len(starts) != self.n_execution_episodes + 1:
+        n_explored = int(np.count_nonzero(is_on(self.observations["exploring"][rows[starts], env])))
+        n_executed = len(starts) - n_explored
+        if n_explored != self.n_exploration_episodes or n_executed != self.n_execution_episodes:
             raise ValueError(
-                f"A trial has 1 + {self.n_execution_episodes} inner episodes, but the one that environment {env} ended "
-                f"has {len(starts)} (episode_start must be 1 at the first observation of each)"
+                f"A trial has {self.n_exploration_episodes} + {self.n_execution_episodes} inner episodes, but the one that "
+                f"environment {env} ended has {n_explored} + {n_executed} (episode_start must be 1 at the first observation "
+                "of each, and exploring while it is explored)"
             )
         return start, env, (*starts[1:], length), info["problem_id"]
 
@@ -130,19 +139,36 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
         :param env: as in ``sample``
         :return: the padded batch
         """
-        columns = np.arange(len(trials))
+        columns, n_explored = np.arange(len(trials)), self.n_exploration_episodes
         ends = trials["ends"].astype(np.int64)
-        begin, end = ends[columns, episodes - 1], ends[columns, episodes]
+        explored, executed = ends[:, :n_explored], ends[:, n_explored - 1 :]
+        begin, end = executed[columns, episodes - 1], executed[columns, episodes]
         is_last = (episodes == self.n_execution_episodes).astype(np.int64)  # its last observation is not stored
         return TrialBatch(
-            exploration=self._episodes(trials, np.zeros_like(begin), ends[:, 0], 0, env),
+            exploration=self._episodes(trials, np.zeros_like(begin), explored[:, -1], 0, env, between=self._between(explored)),
             execution=self._episodes(trials, begin, end, is_last, env),
             problem_ids=self.to_torch(trials["problem_id"].astype(self.problem_space.dtype)),
         )
 
+    def _between(self, explored: np.ndarray) -> th.Tensor | None:
+        """Where exploration goes on in another episode. ``explored`` (B, K) has the ends of the K exploration episodes."""
+        n_trials, n_episodes = explored.shape
+        if n_episodes == 1:
+            return None
+        between = np.zeros((explored[:, -1].max() - 1, n_trials), dtype=np.bool_)
+        between[explored[:, :-1].T - 1, np.arange(n_trials)] = True
+        return self.to_torch(between, copy=False)
+
     def _episodes(
-        self, trials: np.ndarray, begin: np.ndarray, end: np.ndarray, extra: np.ndarray | int, env: VecNormalize | None
+        self,
+        trials: np.ndarray,
+        begin: np.ndarray,
+        end: np.ndarray,
+        extra: np.ndarray | int,
+        env: VecNormalize | None,
+        between: th.Tensor | None = None,
     ) -> EpisodeBatch:
         """The rows ``begin`` to ``end``, counted within each trial."""
         skipped = _FLAGS if env is None else frozenset()  # VecNormalize wants every key that it normalises
-        return self._gather(trials["start"] + begin, trials["env"], end - begin, end - begin - 1 + extra, env, skipped)
+        length = end - begin
+        return self._gather(trials["start"] + begin, trials["env"], length, length - 1 + extra, env, skipped, between=between)

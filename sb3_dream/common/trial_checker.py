@@ -14,6 +14,7 @@ from sb3_dream.common.trial import TrialEnv
 _MAX_PROBLEMS = 5
 _MAX_STEPS = 50  # of each inner episode
 _ENDLESS = 10_000
+_MAX_EXPLORATION_EPISODES = 2
 _N_EXECUTION_EPISODES = 2
 
 
@@ -92,12 +93,14 @@ def check_trial_env(env: gym.Env, seed: int = 0) -> None:
         raise ValueError(
             f"The exploration episode had not ended after {_ENDLESS} steps: put gymnasium.wrappers.TimeLimit around the family"
         )
-    family, n_execution_episodes = trial.env, trial.n_execution_episodes
+    family, n_exploration_episodes, n_execution_episodes = trial.env, trial.n_exploration_episodes, trial.n_execution_episodes
     try:
+        trial.n_exploration_episodes = min(n_exploration_episodes, _MAX_EXPLORATION_EPISODES)
         trial.n_execution_episodes = _N_EXECUTION_EPISODES
         wrong, doubtful = _look(trial, seed)
     finally:
-        trial.env, trial.n_execution_episodes = family, n_execution_episodes
+        trial.env = family
+        trial.n_exploration_episodes, trial.n_execution_episodes = n_exploration_episodes, n_execution_episodes
         trial._running = False
     if wrong:
         findings = [*wrong, *(f"perhaps: {message}" for message in doubtful)]
@@ -121,7 +124,9 @@ def _look(trial: TrialEnv, seed: int) -> tuple[list[str], list[str]]:
     recorder = trial.env = _Recorder(trial.env)
     rng = np.random.default_rng(seed)
     trial.action_space.seed(seed)
-    actions = [[trial.action_space.sample() for _ in range(_MAX_STEPS)] for _ in range(2 * (1 + _N_EXECUTION_EPISODES))]
+    n_explored = trial.n_exploration_episodes
+    n_episodes = n_explored + _N_EXECUTION_EPISODES
+    actions = [[trial.action_space.sample() for _ in range(_MAX_STEPS)] for _ in range(2 * n_episodes)]
     chosen = rng.permutation(len(trial.problems))[:_MAX_PROBLEMS]
 
     def play(index: int, actions: list[list[Any]], seed: int) -> list[_Episode]:
@@ -135,9 +140,9 @@ def _look(trial: TrialEnv, seed: int) -> tuple[list[str], list[str]]:
 
     first = [play(index, actions, seed) for index in chosen]
     again = [play(index, actions, seed) for index in chosen]
-    other = [play(index, actions[1 + _N_EXECUTION_EPISODES :], seed + 1) for index in chosen]
+    other = [play(index, actions[n_episodes:], seed + 1) for index in chosen]
     recorder.seed = None if trial.set_problem == "seed" else seed
-    same = [play(index, [actions[0]] * (1 + _N_EXECUTION_EPISODES), seed) for index in chosen]
+    same = [play(index, [actions[0]] * n_episodes, seed) for index in chosen]
 
     wrong: list[str] = []
     repeated = [a.differs(b) for one, two in zip(first, again, strict=True) for a, b in zip(one, two, strict=True)]
@@ -161,7 +166,8 @@ def _look(trial: TrialEnv, seed: int) -> tuple[list[str], list[str]]:
             f"{len(chosen)} problems gave the same observations and rewards. That is right if it takes more than {_MAX_STEPS} "
             f"random steps to find out; else the family is not told its problem (set_problem={trial.set_problem!r})"
         )
-    if any(np.any(episode.instructions) for episodes in trials for episode in episodes[:: 1 + _N_EXECUTION_EPISODES]):
+    (_, explored), _ = _phases(trial, trials)
+    if any(np.any(episode.instructions) for episodes in explored for episode in episodes):
         doubtful.append(
             "the family has an instruction while exploring. It is not shown, but rewards and ends can give it away: a family "
             "that reads options['exploring'] in reset can have none then"
@@ -171,19 +177,20 @@ def _look(trial: TrialEnv, seed: int) -> tuple[list[str], list[str]]:
 
 def _change_within_trial(trial: TrialEnv, episodes: list[_Episode]) -> str:
     """Where two inner episodes of a trial, of the same seed and actions, differ. Those that were told to differ may."""
-    explored, *executed = episodes
-    alike = executed if trial.set_problem == "options" else [explored, *executed]
-    for episode in alike[1:]:
-        if np.array_equal(alike[0].instructions, episode.instructions) and (difference := alike[0].differs(episode)):
-            return difference
+    n_explored = trial.n_exploration_episodes
+    alike = [episodes[:n_explored], episodes[n_explored:]] if trial.set_problem == "options" else [episodes]
+    for first, *others in alike:
+        for episode in others:
+            if np.array_equal(first.instructions, episode.instructions) and (difference := first.differs(episode)):
+                return difference
     return ""
 
 
-def _phases(trials: list[list[_Episode]]) -> Iterator[tuple[str, list[list[_Episode]]]]:
+def _phases(trial: TrialEnv, trials: list[list[_Episode]]) -> Iterator[tuple[str, list[list[_Episode]]]]:
     """The exploration episodes of each problem, and its execution episodes."""
-    n = 1 + _N_EXECUTION_EPISODES
-    yield "exploring", [[e for i, e in enumerate(episodes) if i % n == 0] for episodes in trials]
-    yield "executing", [[e for i, e in enumerate(episodes) if i % n > 0] for episodes in trials]
+    n_explored, n = trial.n_exploration_episodes, trial.n_exploration_episodes + _N_EXECUTION_EPISODES
+    yield "exploring", [[e for i, e in enumerate(episodes) if i % n < n_explored] for episodes in trials]
+    yield "executing", [[e for i, e in enumerate(episodes) if i % n >= n_explored] for episodes in trials]
 
 
 def _shown_problems(trial: TrialEnv, chosen: np.ndarray, trials: list[list[_Episode]]) -> list[str]:
@@ -193,7 +200,7 @@ def _shown_problems(trial: TrialEnv, chosen: np.ndarray, trials: list[list[_Epis
         for name, value in _numbers(trial.problem_ids[index], trial.problems[index]):
             numbers.setdefault(name, []).append(value)
     found: dict[str, str] = {}
-    for phase, episodes in _phases(trials):
+    for phase, episodes in _phases(trial, trials):
         seen = [np.array([o for e in some for o in e.observations]) for some in episodes]
         constant = np.all([np.all(observations == observations[0], axis=0) for observations in seen], axis=0)
         shown = np.where(constant, [observations[0] for observations in seen], np.nan)  # (P, d)
@@ -220,7 +227,7 @@ def _numbers(problem_id: Any, problem: Any) -> Iterator[tuple[str, float]]:
 
 def _shown_instructions(trial: TrialEnv, trials: list[list[_Episode]]) -> list[str]:
     """What goes with the instruction at the start of execution episodes, and varies at the start of exploration episodes."""
-    (_, explored), (_, executed) = _phases(trials)
+    (_, explored), (_, executed) = _phases(trial, trials)
     starts = [episode for episodes in executed for episode in episodes]
     if not starts[0].instructions:
         return []

@@ -26,6 +26,10 @@ class DREAM(RecurrentOffPolicyAlgorithm):
     """
     DREAM (Decoupling Exploration and Execution in Meta-RL). Paper: https://arxiv.org/abs/2008.02790, Algorithm 1.
 
+    Where trials have several exploration episodes (``n_exploration_episodes`` of ``TrialEnv``), they are one trajectory τ^exp:
+    memory, reward and values go through from the first to the last. The step between two of them, whose action is ignored, is
+    neither valued, paid nor discounted: what it brings to light is paid to the action before.
+
     Arguments that DQN has mean what they mean there.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` (what the family's observation is), or a class
@@ -46,9 +50,9 @@ class DREAM(RecurrentOffPolicyAlgorithm):
     :param exploration_fraction: fraction of training over which ε falls, in both phases unless set apart below
     :param exploration_initial_eps: ε at the beginning, in both phases
     :param exploration_final_eps: ε at the end, in both phases unless set apart below
-    :param explorer_fraction: fraction of training over which ε of the *exploration episode* falls; by default
+    :param explorer_fraction: fraction of training over which ε of *exploration episodes* falls; by default
         ``exploration_fraction``
-    :param explorer_final_eps: final ε of the exploration episode; by default ``exploration_final_eps``
+    :param explorer_final_eps: final ε of exploration episodes; by default ``exploration_final_eps``
     :param problem_std: ρ, the noise of z ~ N(f(μ), ρ²I), at least 0
     :param bottleneck_weight: λ, the weight of the bottleneck on f, at least 0
     :param bottleneck_size: K. The bottleneck is λ max(‖f(μ)‖², K): it leaves norms under K alone and pulls larger ones
@@ -76,7 +80,12 @@ class DREAM(RecurrentOffPolicyAlgorithm):
     }
     policy: DREAMPolicy
     replay_buffer: TrialReplayBuffer | None
-    _buffer_traits = (*RecurrentOffPolicyAlgorithm._buffer_traits, "problem_space", "n_execution_episodes")
+    _buffer_traits = (
+        *RecurrentOffPolicyAlgorithm._buffer_traits,
+        "problem_space",
+        "n_exploration_episodes",
+        "n_execution_episodes",
+    )
     explorer_schedule: Schedule
     exploration_cost_schedule: Schedule
 
@@ -179,6 +188,7 @@ class DREAM(RecurrentOffPolicyAlgorithm):
             )
         for name, settings in {
             "problem_space": (self.policy_kwargs, self.replay_buffer_kwargs),
+            "n_exploration_episodes": (self.replay_buffer_kwargs,),
             "n_execution_episodes": (self.replay_buffer_kwargs,),
         }.items():
             first, *others = self.env.get_attr(name)
@@ -193,7 +203,7 @@ class DREAM(RecurrentOffPolicyAlgorithm):
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """
-        Learn on another environment of the same spaces, problem space and number of execution episodes.
+        Learn on another environment of the same spaces, problem space and numbers of exploration and execution episodes.
 
         :param env: trials, or a VecEnv of as many as before
         :param force_reset: begin with a reset
@@ -313,7 +323,7 @@ class DREAM(RecurrentOffPolicyAlgorithm):
         # exploration: the reward is the drop in distance (Eq. 5), with today's f and g and no gradient through it
         settled = distance.detach()
         cost = self.exploration_cost_schedule(self._current_progress_remaining)
-        reward = settled[:-1] - settled[1:] - cost
+        reward = settled[:-1] - explored.following(settled) - cost
         (q_explore,), _ = policy.explorer(explore_steps)
         with th.no_grad():
             (q_explore_target,), _ = policy.explorer_target(explore_steps)

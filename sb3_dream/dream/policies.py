@@ -27,11 +27,13 @@ class ActingState(NamedTuple):
     executor_hidden: th.Tensor
     executor_cell: th.Tensor
     executor_peak: th.Tensor
+    explored: th.Tensor  # (1, B, 1): 1 where the last observation was the end of an exploration episode
     z: th.Tensor  # (1, B, embedding_dim): g(τ^exp) so far
 
 
-def _forget(memory: Memory, kept: th.Tensor) -> Memory:
-    """The memory where ``kept`` (1, B, 1) is 1, and zeros where it is 0."""
+def _forget(memory: Memory, begins: th.Tensor) -> Memory:
+    """Zeros where ``begins`` (B,), and else the memory."""
+    kept = (~begins).float().view(1, -1, 1)
     hidden, cell, peak = memory
     return hidden * kept, cell * kept, peak * kept
 
@@ -195,38 +197,44 @@ class DREAMPolicy(RecurrentPolicy):
         """
         networks = (self.explorer, self.trajectory_decoder, self.executor)
         memories = [part for network in networks for part in network.encoder.initial_memory(n_envs, self.device)]
-        return ActingState(*memories, z=th.zeros(1, n_envs, self.embedding_dim, device=self.device))  # type: ignore[misc]
+        explored, z = (th.zeros(1, n_envs, width, device=self.device) for width in (1, self.embedding_dim))
+        return ActingState(*memories, explored=explored, z=z)  # type: ignore[misc]
 
     def act(
         self, observation: dict[str, th.Tensor], state: ActingState, z: th.Tensor | None = None
     ) -> tuple[th.Tensor, ActingState]:
         """
-        One step in each of B trials: Q^exp where exploring, Q^exe where executing. The hidden states are cleared where an
-        inner episode starts; an exploration episode's trajectory goes through g on the way.
+        One step in each of B trials: Q^exp where exploring, Q^exe where executing. Q^exp and g take the exploration episodes
+        of a trial as one trajectory: what they remember is cleared where an exploration episode starts, unless the observation
+        before was the end of another. Q^exe's is cleared where an execution episode starts.
 
         :param observation: each (B, *shape)
         :param state: from the step before
         :param z: (B, embedding_dim), what the execution policy acts from; by default g(τ^exp)
         :return: Q-values (B, n_actions), and the state to pass in with the next step
         """
-        exploring, start = is_on(observation["exploring"]), is_on(observation["episode_start"])
+        exploring, start, end = (is_on(observation[key]) for key in ("exploring", "episode_start", "episode_end"))
         explorer, decoder, executor = state[0:3], state[3:6], state[6:9]
         sequence = {key: value.unsqueeze(0) for key, value in observation.items()}
         steps = self.steps(sequence)
         q_values = observation["instruction"].new_empty(0)
         guess = state.z
+        some_start = bool(start.any())
         if some_explore := bool(exploring.any()):
-            kept = (~(start & exploring)).float().view(1, -1, 1)
-            (q_explore,), explorer = self.explorer(steps, memory=_forget(explorer, kept))
-            g, decoder = self.trajectory_decoder(steps, _forget(decoder, kept))
+            if some_start:
+                begins = start & exploring & (state.explored.view(-1) == 0)
+                explorer, decoder = _forget(explorer, begins), _forget(decoder, begins)
+            (q_explore,), explorer = self.explorer(steps, memory=explorer)
+            g, decoder = self.trajectory_decoder(steps, decoder)
             guess = th.where(exploring.view(1, -1, 1), g, guess)
             q_values = q_explore[0]
         if not bool(exploring.all()):
-            kept = (~start).float().view(1, -1, 1)
             context = self.context(steps, sequence, guess[0] if z is None else z)
-            (q_execute,), executor = self.executor(steps, [context], _forget(executor, kept))
+            executor = _forget(executor, start) if some_start else executor
+            (q_execute,), executor = self.executor(steps, [context], executor)
             q_values = th.where(exploring.view(-1, 1), q_values, q_execute[0]) if some_explore else q_execute[0]
-        return q_values, ActingState(*explorer, *decoder, *executor, guess)
+        explored = (exploring & end).float().view(1, -1, 1)
+        return q_values, ActingState(*explorer, *decoder, *executor, explored, guess)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()

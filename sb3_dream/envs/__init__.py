@@ -1,8 +1,8 @@
 """
 The environments: families of problems, and their registration as trials.
 
-Each id takes ``split="train"`` or ``"test"``, ``n_execution_episodes``, ``training`` (by default, whether the split is
-``"train"``), ``render_mode``, and what the family itself takes.
+Each id takes ``split="train"`` or ``"test"``, ``n_execution_episodes``, ``n_exploration_episodes``, ``training`` (by
+default, whether the split is ``"train"``), ``render_mode``, and what the family itself takes.
 """
 
 from typing import Any
@@ -43,6 +43,7 @@ def make_trials(
     split: str = "train",
     n_execution_episodes: int = 1,
     training: bool | None = None,
+    n_exploration_episodes: int = 1,
     **family_kwargs: Any,
 ) -> TrialEnv:
     """
@@ -52,6 +53,7 @@ def make_trials(
     :param split: ``"train"`` or ``"test"``
     :param n_execution_episodes: N
     :param training: whether ``info`` shows the problem ID; by default on the train split only
+    :param n_exploration_episodes: exploration episodes in a trial
     :param family_kwargs: arguments of the family, e.g. ``render_mode`` or the bandit's ``n_arms``
     :return: the trials
     :raises ValueError: for another split or family
@@ -66,6 +68,7 @@ def make_trials(
         env.problem_ids(split),
         n_execution_episodes=n_execution_episodes,
         training=split == "train" if training is None else training,
+        n_exploration_episodes=n_exploration_episodes,
     )
 
 

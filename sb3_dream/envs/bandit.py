@@ -166,7 +166,7 @@ class BanditEnv(gym.Env[Any, Any]):
         What was explored, in figures.
 
         :param problem_ids: (P,)
-        :param observations: of each of the P exploration episodes
+        :param observations: while exploring, of each of the P trials
         :param actions: of each of them
         :return: ``informative_pulls``, the share of trials that pulled the arm that tells
         """

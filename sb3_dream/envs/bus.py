@@ -158,7 +158,7 @@ class BusEnv(GridEnv):
         What was explored, in figures.
 
         :param problem_ids: (P,)
-        :param observations: of each of the P exploration episodes
+        :param observations: while exploring, of each of the P trials
         :param actions: of each of them
         :return: ``helpful_buses`` and ``useless_buses``, how many different ones were ridden in a trial, on average
         """

@@ -200,7 +200,7 @@ class CookingEnv(GridEnv):
         What was explored, in figures.
 
         :param problem_ids: (P,)
-        :param observations: of each of the P exploration episodes
+        :param observations: while exploring, of each of the P trials
         :param actions: of each of them
         :return: ``drawers_opened``, how many of the three in a trial, on average
         """

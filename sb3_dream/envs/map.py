@@ -61,7 +61,7 @@ class MapEnv(BusEnv):
         What was explored, in figures.
 
         :param problem_ids: (P,)
-        :param observations: of each of the P exploration episodes
+        :param observations: while exploring, of each of the P trials
         :param actions: of each of them
         :return: as in the bus family, and ``map_visits``, the share of trials that went to the map
         """

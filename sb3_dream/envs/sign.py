@@ -203,7 +203,7 @@ class SignEnv(gym.Env[Any, Any]):
         board's, which is told by their colour.
 
         :param problem_ids: (P,)
-        :param observations: of each of the P exploration episodes: images (n, 60, 80, 3), or channels first
+        :param observations: while exploring, of each of the P trials: images (n, 60, 80, 3), or channels first
         :param actions: of each of them
         :return: ``sign_in_view``, the share of trials in which the sign was in view at least once
         """
