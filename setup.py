@@ -16,8 +16,9 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     keywords="meta-reinforcement-learning reinforcement-learning stable-baselines3 gymnasium pytorch dream",
-    packages=find_packages(include=["sb3_dream", "sb3_dream.*"]),
-    package_data={"sb3_dream": ["version.txt", "py.typed"]},
+    packages=[*find_packages(include=["sb3_dream", "sb3_dream.*"]), "sb3_dream.hyperparams"],
+    package_dir={"sb3_dream.hyperparams": "benchmarks/hyperparams"},
+    package_data={"sb3_dream": ["version.txt", "py.typed"], "sb3_dream.hyperparams": ["*.yml"]},
     python_requires=">=3.10",
     install_requires=[
         "stable-baselines3>=2.9,<3",
