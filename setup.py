@@ -4,6 +4,7 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 MINIWORLD = ["miniworld>=2.1,<3"]
+VIDEO = ["imageio[ffmpeg]"]
 
 setup(
     name="sb3_dream",
@@ -34,6 +35,8 @@ setup(
         "benchmarks": ["pyyaml"],
         # MetaSign-v0; the system needs OpenGL too: apt-get install libegl1 libgl1 libglu1-mesa libgl1-mesa-dri
         "miniworld": MINIWORLD,
+        # animate_trial and record_trial write MP4
+        "video": VIDEO,
         "tests": [
             "pytest",
             "pytest-cov",
@@ -46,6 +49,7 @@ setup(
             "sb3-contrib>=2.9,<3",
             "tensorboard",
             *MINIWORLD,
+            *VIDEO,
             # SB3's VecVideoRecorder
             "moviepy",
             # families of others
