@@ -2,7 +2,6 @@
 
 import io
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -10,12 +9,13 @@ import pytest
 import torch as th
 from PIL import Image
 from stable_baselines3 import DQN
+from stable_baselines3.common.logger import configure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from sb3_dream import DREAM, ExplainCallback
 
 
-def make(folder: Path | None, **kwargs: Any) -> DREAM:
+def make(folder: Path | None) -> DREAM:
     """A small model that logs."""
     log = None if folder is None else str(folder)
     return DREAM("MlpPolicy", "MetaBandit-v0", learning_starts=20, buffer_size=2000, seed=0, device="cpu", tensorboard_log=log)
@@ -57,10 +57,8 @@ def test_the_next_call_of_learn_counts_from_its_start(tmp_path: Path) -> None:
     assert [image.step for image in events.Images("explain/trial")] == [50]
 
 
-def test_it_works_where_other_formats_are_logged_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_works_where_other_formats_are_logged_too(tmp_path: Path) -> None:
     """A csv or a terminal cannot show a figure, and SB3 raises if it is given one."""
-    from stable_baselines3.common.logger import configure
-
     model = make(None)
     model.set_logger(configure(str(tmp_path), ["csv", "json", "log", "stdout", "tensorboard"]))
     model.learn(60, callback=ExplainCallback(gym.make("MetaBandit-v0"), explain_freq=50, n_trials=1, verbose=1))

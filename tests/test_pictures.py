@@ -55,7 +55,8 @@ def test_a_gif_has_the_familys_frame_and_what_dream_thought(trial: TrialExplanat
     for picture, frame in zip(pictures, trial.frames, strict=True):
         np.testing.assert_array_equal(picture[:, :width], frame)
     assert len({picture[:, width:].tobytes() for picture in pictures[:4]}) == 4
-    assert np.abs(frames[0].astype(int) - pictures[0]).mean() < 6, "the palette spoils the colours"
+    for frame, picture in zip(frames, pictures, strict=True):
+        assert np.abs(frame.astype(int) - picture).max() < 50, "the palette spoils the colours"
 
 
 def test_curve_and_rewards_grow_while_exploring_and_then_stay(model: DREAM, tmp_path: Path) -> None:
@@ -101,8 +102,8 @@ def test_without_ffmpeg_the_error_says_what_to_install(
 
 
 def test_bad_input(bandit: DREAM, trial: TrialExplanation, tmp_path: Path) -> None:
-    """Errors that name the argument, before any trial is run."""
-    with pytest.raises(ValueError, match="path must end in .gif or .mp4"):
+    """Errors that name the argument, and no half-written files."""
+    with pytest.raises(ValueError, match=r"path must end in \.gif or \.mp4"):
         animate_trial(trial, tmp_path / "trial.avi")
     with pytest.raises(ValueError, match="trial has no frames"):
         animate_trial(bandit.explain(gym.make("MetaBandit-v0"), seed=0), tmp_path / "trial.gif")
@@ -126,6 +127,8 @@ def test_any_sb3_model_is_recorded(bandit: DREAM, tmp_path: Path) -> None:
         widths[type(model).__name__] = read_gif(path)[0][0].shape[1]
         assert isinstance(trial, TrialExplanation) == isinstance(model, DREAM)
         assert trial.execution_returns.shape == (2,)
+    fresh = record_trial(DREAM("MlpPolicy", env, device="cpu", buffer_size=2000), env, tmp_path / "fresh.gif")
+    assert not isinstance(fresh, TrialExplanation) and fresh.q_values is not None, "nothing learned, nothing to explain"
     assert widths == {"DREAM": 920, "RecurrentDQN": 920, "RecurrentPPO": 480, "DQN": 480}
 
 
@@ -173,31 +176,32 @@ def test_the_figure_of_a_trial(bandit: DREAM, trial: TrialExplanation, tmp_path:
     figure = plot_trial(trial)
     picture, distances, rewards, q_values = figure.axes[1:]
     assert picture.images[0].get_array().shape == trial.frames[-1].shape  # type: ignore[union-attr]
-    own = distances.lines[1].get_ydata()
-    np.testing.assert_allclose(own, trial.distances[:2])  # type: ignore[arg-type]
+    np.testing.assert_allclose(np.asarray(distances.lines[1].get_ydata()), trial.distances[:2])
     heights = [bar.get_height() for bar in rewards.patches]  # type: ignore[attr-defined]
     np.testing.assert_allclose(heights, [0.0, trial.exploration_rewards[1]])
     taken = q_values.collections[0].get_offsets()
-    np.testing.assert_array_equal(taken, [(row, a) for row, a in enumerate(trial.actions) if a is not None])  # type: ignore[arg-type]
-    assert ink(figure, tmp_path / "with.png").shape != ink(
-        plot_trial(bandit.explain(gym.make("MetaBandit-v0"), seed=0)), tmp_path / "without.png"
-    ).shape
+    np.testing.assert_array_equal(taken, [(row, a) for row, a in enumerate(trial.actions) if a is not None])
+    assert (
+        ink(figure, tmp_path / "with.png").shape
+        != ink(plot_trial(bandit.explain(gym.make("MetaBandit-v0"), seed=0)), tmp_path / "without.png").shape
+    )
 
 
 def test_z_space_shows_ways_to_their_problems(bandit: DREAM, tmp_path: Path) -> None:
     """The plot must keep distances where two dimensions hold them, or "approaching" would be a trick of the eye."""
     trials = [bandit.explain(gym.make("MetaBandit-v0"), seed=seed) for seed in range(3)]
-    axes = plot_z_space(trials).axes[0]
+    figure = plot_z_space(trials)
+    axes = figure.axes[0]
     points = axes.collections[0].get_offsets()
     assert points.shape == (16, 2)  # type: ignore[union-attr]
     means = trials[0].problem_means
     _, scales, _ = np.linalg.svd(means - means.mean(axis=0))
-    np.testing.assert_allclose(np.square(points).sum(), np.square(scales[:2]).sum(), rtol=1e-4)  # type: ignore[arg-type]
-    ways = [line for line in axes.lines if len(line.get_xdata()) == 2]  # type: ignore[arg-type]
+    np.testing.assert_allclose(np.square(points).sum(), np.square(scales[:2]).sum(), rtol=1e-4)
+    ways = [line for line in axes.lines if np.size(line.get_xdata()) == 2]
     assert len(ways) == 3
     texts = {text.get_text() for text in axes.texts}
     assert texts == {str(number) for number in range(16)}
-    ink(axes.figure, tmp_path / "z.png")  # type: ignore[arg-type]
+    ink(figure, tmp_path / "z.png")
 
 
 def test_z_space_of_an_unknown_problem_says_what_it_was_taken_for(bandit: DREAM) -> None:

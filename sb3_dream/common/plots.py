@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from sb3_dream.common.records import TrialExplanation, TrialRecord
-from sb3_dream.envs.drawing import COLOURS, EXECUTING, EXPLORING, FAINT, INK, PALE_COLOURS
+from sb3_dream.envs.drawing import COLOURS, EXPLORING, FAINT, INK, PALE_COLOURS
 
 GOOD, BAD = "#009e73", "#d55e00"
 #: more names than these would be drawn on top of each other
@@ -50,8 +50,8 @@ def distance_title(trial: TrialExplanation) -> str:
     :return: what its distances are to
     """
     if trial.target_is_own:
-        return f"distance ‖f(μ) − g(τ)‖² of problem {trial.target_id}"
-    return f"not trained on; nearest in the end: problem {trial.target_id}, ‖f − g(τ)‖²"
+        return "distance ‖f(μ) − g(τ)‖²"
+    return f"‖f − g(τ)‖² of {trial.target_id}, nearest in the end (own f unknown)"
 
 
 def plot_distances(axes: Axes, trial: TrialExplanation) -> tuple[Any, Any]:
@@ -66,7 +66,8 @@ def plot_distances(axes: Axes, trial: TrialExplanation) -> tuple[Any, Any]:
     steps, others = np.arange(len(rows)), trial.other_distances[rows]
     plain(axes, distance_title(trial))
     (other,) = axes.plot(steps, others, color="#9a9a9a", linewidth=1, linestyle="--", label="nearest other known problem")
-    (own,) = axes.plot(steps, trial.distances[rows], color=EXPLORING, marker="o", markersize=3, label="this problem")
+    label = f"problem {trial.target_id}"
+    (own,) = axes.plot(steps, trial.distances[rows], color=EXPLORING, marker="o", markersize=3, label=label)
     top = np.nanmax([trial.distances[rows].max(), *others])
     axes.set_ylim(-0.04 * top, 1.25 * top or 1.0)
     _show_steps(axes, len(rows))
@@ -116,10 +117,10 @@ def _plot_all_q_values(axes: Axes, trial: TrialRecord) -> None:
         low, high = np.nanmin(shown[phase]), np.nanmax(shown[phase])
         shown[phase] = (shown[phase] - low) / ((high - low) or 1.0)
     axes.imshow(shown.T, aspect="auto", cmap="Blues", vmin=0, vmax=1.3, interpolation="nearest")
-    taken = [(row, action) for row, action in enumerate(trial.actions) if action is not None]
-    axes.scatter(*zip(*taken, strict=True), s=14, color=BAD)
+    acted = np.flatnonzero(~trial.episode_end)
+    axes.scatter(acted, [trial.actions[row] for row in acted], s=14, color=BAD)
     for row in np.flatnonzero(trial.episode_end):
-        axes.axvline(row, color=INK, linewidth=1)
+        axes.axvline(float(row), color=INK, linewidth=1)
     name_actions(axes, trial)
     axes.set_xlabel("observation (lines: an inner episode is over)", fontsize=8)
 
@@ -127,17 +128,16 @@ def _plot_all_q_values(axes: Axes, trial: TrialRecord) -> None:
 def plot_trial(trial: TrialExplanation) -> Figure:
     """
     A whole trial in one figure: distances, exploration rewards and Q-values, and if the explanation has frames, the last of
-    the exploration and of the first execution episode.
+    exploration and the last of all.
 
     :param trial: from ``DREAM.explain``
     :return: a figure, to save with ``figure.savefig``
     """
     figure = Figure(figsize=(10 if trial.frames else 6, 7.5), layout="constrained")
-    graphs = figure
+    graphs: Any = figure
     if trial.frames:
-        pictures, graphs = figure.subfigures(1, 2, width_ratios=(2, 3))  # type: ignore[assignment]
-        lasts = np.flatnonzero(trial.episode_end)[[int(trial.exploring[trial.episode_end].sum()) - 1, -1]]
-        for axes, row in zip(pictures.subplots(2, 1), lasts, strict=True):
+        pictures, graphs = np.asarray(figure.subfigures(1, 2, width_ratios=(2, 3)))
+        for axes, row in zip(pictures.subplots(2, 1), (exploration_rows(trial)[-1], -1), strict=True):
             axes.imshow(trial.frames[row])
             axes.axis("off")
     top, middle, bottom = graphs.subplots(3, 1, height_ratios=(1, 1, 1.3))
@@ -179,21 +179,22 @@ def plot_z_space(trials: Sequence[TrialExplanation]) -> Figure:
     figure = Figure(figsize=(6.5, 6), layout="constrained")
     axes = figure.subplots()
     plain(axes, f"z-space: f(μ) of {len(means)} known problems (grey), and guesses g(τ) approaching them")
-    axes.scatter(*project(means).T, s=40, color=FAINT, edgecolors="#9a9a9a")
+    x, y = project(means).T
+    axes.scatter(x, y, s=40, color=FAINT, edgecolors="#9a9a9a")
     if len(means) <= 5 * _MAX_NAMES:
         for problem_id, point in zip(trials[0].problem_ids, project(means), strict=True):
             axes.annotate(str(problem_id), point, (4, 4), textcoords="offset points", fontsize=7, color="#6a6a6a")
     colours = [*COLOURS, *PALE_COLOURS]
     for number, trial in enumerate(trials):
         colour = colours[number % len(colours)]
-        way = project(trial.z[exploration_rows(trial)])
+        x, y = project(trial.z[exploration_rows(trial)]).T
         known = "" if trial.target_is_own else f", taken for {trial.target_id}"
-        axes.plot(*way.T, color=colour, linewidth=1.2, marker=".", markersize=4, label=f"problem {trial.problem_id}{known}")
-        axes.scatter(*way[0], color=colour, marker="x", zorder=3)
-        axes.scatter(*way[-1], color=colour, s=45, zorder=3)
+        axes.plot(x, y, color=colour, linewidth=1.2, marker=".", markersize=4, label=f"problem {trial.problem_id}{known}")
+        axes.scatter(x[:1], y[:1], color=colour, marker="x", zorder=3)
+        axes.scatter(x[-1:], y[-1:], color=colour, s=45, zorder=3)
         style = "solid" if trial.target_is_own else "dashed"
-        (goal,) = project(trial.target_mean[None])
-        axes.scatter(*goal, s=150, facecolors="none", edgecolors=colour, linestyles=style, linewidths=1.5)
+        x, y = project(trial.target_mean[None]).T
+        axes.scatter(x, y, s=150, facecolors="none", edgecolors=colour, linestyles=style, linewidths=1.5)
     axes.set_xlabel(f"first component ({shares[0]:.0%} of the spread of f)", fontsize=8)
     axes.set_ylabel(f"second component ({shares[1]:.0%})", fontsize=8)
     axes.set_aspect("equal", adjustable="datalim")

@@ -1,7 +1,7 @@
 """What happened in one greedy trial, step by step, and what DREAM made of it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
@@ -56,6 +56,8 @@ class TrialExplanation(TrialRecord):
     What DREAM made of a trial: its guesses of z, and how far they were from f(μ). See ``DREAM.explain``.
     """
 
+    #: (S, n_actions), NaN at the end of an inner episode: of Q^exp while exploring, else of Q^exe
+    q_values: np.ndarray = field(repr=False)
     #: (S, embedding_dim), the guess g(τ) after the observation; while executing it stays, and is what the agent acts from
     z: np.ndarray = field(repr=False)
     #: the P problems that f is known of
@@ -107,7 +109,9 @@ def play_trial(
     predict_q_values = getattr(getattr(model, "policy", model), "predict_q_values", None)
     observation, _ = env.reset(seed=seed, options=options)
     exploring, ends, rewards, actions, values, states, frames = [], [], [], [], [], [], []
-    reward, state, info, over = 0.0, None, {}, False
+    reward: SupportsFloat = 0.0
+    state, over = None, False
+    info: dict[str, Any] = {}
     while True:
         exploring.append(observation["exploring"][0] > 0)
         ends.append(observation["episode_end"][0] > 0)

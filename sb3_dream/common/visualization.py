@@ -1,5 +1,6 @@
 """Moving pictures of trials."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import gymnasium as gym
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
@@ -27,8 +30,8 @@ def record_trial(
     milliseconds: int = 350,
 ) -> TrialRecord:
     """
-    Run one greedy trial of any SB3 model, and write it as a moving picture: ``explain`` if the model has it, else
-    ``play_trial``, and ``animate_trial``.
+    Run one greedy trial of any SB3 model, and write it as a moving picture, as ``animate_trial`` does: of a DREAM that has
+    learned with what ``explain`` says, of others what ``play_trial`` sees.
 
     :param model: any SB3 model
     :param env: trials whose ``render_mode`` is ``"rgb_array"``
@@ -41,7 +44,8 @@ def record_trial(
     """
     if env.render_mode != "rgb_array":
         raise ValueError(f"env must be made with render_mode='rgb_array', got {env.render_mode!r}")
-    trial = model.explain(env, seed, options) if hasattr(model, "explain") else play_trial(model, env, seed, options)
+    has_learned = len(getattr(model, "trained_problem_ids", ())) > 0
+    trial = model.explain(env, seed, options) if has_learned else play_trial(model, env, seed, options)  # type: ignore[attr-defined]
     animate_trial(trial, path, milliseconds)
     return trial
 
@@ -70,9 +74,9 @@ def animate_trial(trial: TrialRecord, path: str | Path, milliseconds: int = 350)
     repeats = np.where(trial.episode_end, 4, 1)
     repeats[0] = 2
     if path.suffix == ".gif":
-        # one palette for all, from the first and the last of each episode, makes a third of the bytes. Rare colours count too
+        # one palette for all, from the first and the last of each episode, makes a third of the bytes
         keys = np.concatenate([pictures[row] for row in np.flatnonzero(repeats > 1)])
-        palette = Image.fromarray(keys).quantize(128, Image.Quantize.MAXCOVERAGE)
+        palette = Image.fromarray(keys).quantize(256, Image.Quantize.FASTOCTREE)  # keeps rare colours too
         images = [Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
         durations = (repeats * milliseconds).tolist()
         images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True)
@@ -83,8 +87,8 @@ def animate_trial(trial: TrialRecord, path: str | Path, milliseconds: int = 350)
 
 def _write_mp4(path: Path, pictures: list[np.ndarray], fps: float) -> None:
     try:
-        import imageio_ffmpeg  # noqa: F401
-        from imageio.v3 import imwrite
+        import_module("imageio_ffmpeg")  # which imageio would miss only when writing
+        imwrite = import_module("imageio.v3").imwrite
     except ImportError as error:
         raise ImportError("To write MP4: pip install 'sb3_dream[video]' (or 'imageio[ffmpeg]'). GIF needs nothing") from error
     imwrite(path, pictures, fps=fps, macro_block_size=2)
@@ -114,7 +118,8 @@ class _Panel:
         assert trial.q_values is not None
         self.trial, self.q_values = trial, trial.q_values
         height = max(_MIN_HEIGHT, len(trial.frames[0]) * _scale(trial.frames[0]))
-        self.figure = Figure(figsize=(_WIDTH / _DPI, height / _DPI), dpi=_DPI, layout="constrained")
+        layout = ConstrainedLayoutEngine(rect=(0.0, 0.0, 0.98, 1.0))  # room at the right
+        self.figure = Figure(figsize=(_WIDTH / _DPI, height / _DPI), dpi=_DPI, layout=layout)
         self.canvas = FigureCanvasAgg(self.figure)
         *above, self.axes = self.figure.subplots(3 if isinstance(trial, TrialExplanation) else 1, 1, squeeze=False)[:, 0]
         self.lines: list[tuple[Any, np.ndarray, np.ndarray]] = []
@@ -124,6 +129,7 @@ class _Panel:
             self.rewards = [(bar, bar.get_height()) for bar in plot_exploration_rewards(above[1], trial)]
         self.bars = self.axes.barh(range(len(trial.action_names)), np.zeros(len(trial.action_names)), height=0.7)
         self.axes.axvline(0, color=INK, linewidth=0.8)
+        self.axes.xaxis.set_major_locator(MaxNLocator(6))
         name_actions(self.axes, trial)
         self.title = plain(self.axes, "Q-values")
         self.moving = [*(line for line, *_ in self.lines), *(bar for bar, _ in self.rewards), *self.bars, self.title]

@@ -43,8 +43,8 @@ def explain(
     :raises ValueError: if ``env`` is not made of trials, or f has not learned any problem
     """
     space = model.policy.problem_space
-    known: Sequence[Any] = model.trained_problem_ids if problem_ids is None else problem_ids
-    if len(known) == 0:
+    known = list(model.trained_problem_ids if problem_ids is None else problem_ids)
+    if not known:
         raise ValueError(
             "problem_ids: the model has not learned yet, or is of a release that did not note its problems, so the problems "
             "that f knows must be given"
