@@ -5,6 +5,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 MINIWORLD = ["miniworld>=2.1,<3"]
 ZOO = ["rl_zoo3[plots]>=2.9.2,<3"]
+VIDEO = ["imageio[ffmpeg]"]
 
 setup(
     name="sb3_dream",
@@ -38,6 +39,8 @@ setup(
         "miniworld": MINIWORLD,
         # python -m sb3_dream.zoo
         "zoo": ZOO,
+        # animate_trial and record_trial write MP4
+        "video": VIDEO,
         "tests": [
             "pytest",
             "pytest-cov",
@@ -51,6 +54,7 @@ setup(
             "tensorboard",
             *MINIWORLD,
             *ZOO,
+            *VIDEO,
             # SB3's VecVideoRecorder
             "moviepy",
             # families of others

@@ -16,6 +16,7 @@ from sb3_dream.common.checks import check_range
 from sb3_dream.common.off_policy import RecurrentOffPolicyAlgorithm
 from sb3_dream.common.trial import TRIAL_KEYS, is_on
 from sb3_dream.common.trial_buffers import TrialBatch, TrialReplayBuffer
+from sb3_dream.dream.explain import explain
 from sb3_dream.dream.losses import Losses, last_prefix, masked_mean, td_loss
 from sb3_dream.dream.policies import CnnPolicy, DREAMPolicy, MlpPolicy, MultiInputPolicy
 
@@ -173,6 +174,8 @@ class DREAM(RecurrentOffPolicyAlgorithm):
         self.problem_id_probability = problem_id_probability
         #: ε of exploration episodes; ``exploration_rate`` is that of execution episodes
         self.explorer_rate = exploration_initial_eps
+        #: (P,) or (P, d): the problems that ``learn`` has drawn from
+        self.trained_problem_ids = np.empty(0)
         if _init_setup_model:
             self._setup_model()
 
@@ -228,6 +231,9 @@ class DREAM(RecurrentOffPolicyAlgorithm):
         result = super()._setup_learn(*args, **kwargs)
         self._acting_z = self._acting.z[0]
         self._problem_ids: list[Any] = [None] * self.n_envs
+        assert self.env is not None
+        lists = [np.array(ids) for ids in [self.trained_problem_ids, *self.env.get_attr("problem_ids")] if len(ids)]
+        self.trained_problem_ids = np.unique(np.concatenate(lists), axis=0)
         return result
 
     # ---- acting: Algorithm 1, lines 3-12 -------------------------------------------------------------------------
@@ -371,6 +377,10 @@ class DREAM(RecurrentOffPolicyAlgorithm):
                 "rollout/execution_return", safe_mean([i["execution_returns"].mean() for i in self._trial_infos])
             )
         super().dump_logs()
+
+    # ---- looking at it -------------------------------------------------------------------------------------------
+
+    explain = explain
 
     # ---- the rest of SB3's contract ------------------------------------------------------------------------------
 
