@@ -4,6 +4,8 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 MINIWORLD = ["miniworld>=2.1,<3"]
+ZOO = ["rl_zoo3[plots]>=2.9.2,<3"]
+VIDEO = ["imageio[ffmpeg]"]
 
 setup(
     name="sb3_dream",
@@ -15,8 +17,9 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     keywords="meta-reinforcement-learning reinforcement-learning stable-baselines3 gymnasium pytorch dream",
-    packages=find_packages(include=["sb3_dream", "sb3_dream.*"]),
-    package_data={"sb3_dream": ["version.txt", "py.typed"]},
+    packages=[*find_packages(include=["sb3_dream", "sb3_dream.*"]), "sb3_dream.hyperparams"],
+    package_dir={"sb3_dream.hyperparams": "benchmarks/hyperparams"},
+    package_data={"sb3_dream": ["version.txt", "py.typed"], "sb3_dream.hyperparams": ["*.yml"]},
     python_requires=">=3.10",
     install_requires=[
         "stable-baselines3>=2.9,<3",
@@ -34,6 +37,10 @@ setup(
         "benchmarks": ["pyyaml"],
         # MetaSign-v0; the system needs OpenGL too: apt-get install libegl1 libgl1 libglu1-mesa libgl1-mesa-dri
         "miniworld": MINIWORLD,
+        # python -m sb3_dream.zoo
+        "zoo": ZOO,
+        # animate_trial and record_trial write MP4
+        "video": VIDEO,
         "tests": [
             "pytest",
             "pytest-cov",
@@ -46,6 +53,8 @@ setup(
             "sb3-contrib>=2.9,<3",
             "tensorboard",
             *MINIWORLD,
+            *ZOO,
+            *VIDEO,
             # SB3's VecVideoRecorder
             "moviepy",
             # families of others

@@ -50,7 +50,9 @@ def main() -> None:
     model.save(model_path)
     env = gym.make(ENV_ID, split="test", render_mode="rgb_array")
     record_trial(model, env, picture_path, seed=args.seed)
-    print(f"Wrote {model_path} and {picture_path} (one exploration and one execution episode)")
+    print(
+        f"Wrote {model_path} and {picture_path} (one exploration and one execution episode, and what the agent made of them)"
+    )
 
 
 if __name__ == "__main__":

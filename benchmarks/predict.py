@@ -23,20 +23,11 @@ import numpy as np
 import torch as th
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.torch_layers import CombinedExtractor
 
 from sb3_dream import DREAM
 
 ENV_ID = "MetaDistractingBus-v0"
 _N_WARM_UP = 20
-
-
-class IntExtractor(CombinedExtractor):
-    """SB3's own, with an ``int`` for its width: MultiDiscrete makes a numpy integer of it, which nn.LSTM does not take."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self._features_dim = int(self._features_dim)
 
 
 def make_models(env_id: str = ENV_ID, lstm_hidden_size: int = 32) -> tuple[DREAM, RecurrentPPO]:
@@ -47,7 +38,7 @@ def make_models(env_id: str = ENV_ID, lstm_hidden_size: int = 32) -> tuple[DREAM
     """
     env = make_vec_env(env_id)
     policy_kwargs: dict[str, Any] = {"lstm_hidden_size": lstm_hidden_size, "net_arch": [128, 64]}
-    rival_kwargs = {**policy_kwargs, "activation_fn": th.nn.ReLU, "features_extractor_class": IntExtractor}
+    rival_kwargs = {**policy_kwargs, "activation_fn": th.nn.ReLU}
     return (
         DREAM("MlpPolicy", env, policy_kwargs=policy_kwargs, seed=0, device="cpu"),
         RecurrentPPO("MultiInputLstmPolicy", env, policy_kwargs=rival_kwargs, seed=0, device="cpu"),

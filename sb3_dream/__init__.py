@@ -1,12 +1,15 @@
 """DREAM for Stable-Baselines3."""
 
 from sb3_dream.common.buffers import EpisodeBatch, EpisodeReplayBuffer
+from sb3_dream.common.callbacks import ExplainCallback
 from sb3_dream.common.evaluation import evaluate_problems
+from sb3_dream.common.plots import plot_trial, plot_z_space
+from sb3_dream.common.records import TrialExplanation, TrialRecord, play_trial
 from sb3_dream.common.results import TrialResults
 from sb3_dream.common.trial import TrialEnv
 from sb3_dream.common.trial_buffers import TrialBatch, TrialReplayBuffer
 from sb3_dream.common.trial_checker import check_trial_env
-from sb3_dream.common.visualization import record_trial
+from sb3_dream.common.visualization import animate_trial, record_trial
 from sb3_dream.dream import DREAM
 from sb3_dream.envs import register_envs
 from sb3_dream.import_ import IMPORT
@@ -19,15 +22,22 @@ __all__ = [
     "IMPORT",
     "EpisodeBatch",
     "EpisodeReplayBuffer",
+    "ExplainCallback",
     "RecurrentDQN",
     "TrialBatch",
     "TrialEnv",
+    "TrialExplanation",
+    "TrialRecord",
     "TrialReplayBuffer",
     "TrialResults",
     "VariBAD",
     "__version__",
+    "animate_trial",
     "check_trial_env",
     "evaluate_problems",
+    "play_trial",
+    "plot_trial",
+    "plot_z_space",
     "record_trial",
 ]
 

@@ -9,6 +9,8 @@ import numpy as np
 from gymnasium import spaces
 from hypothesis import strategies as st
 
+from sb3_dream import TrialEnv
+
 BOXES = (
     spaces.Box(-1.0, 1.0, (2,), np.float32),
     spaces.Box(-np.inf, np.inf, (1, 3), np.float64),
@@ -108,10 +110,21 @@ class FamilyPlan:
     max_length: int
     n_execution_episodes: int
     seed: int
+    n_exploration_episodes: int = 1
 
     def family(self, index: int = 0) -> RandomFamily:
         """A family of this plan; another index draws other observations, rewards and lengths."""
         return RandomFamily(self.observation_space, self.n_actions, self.problem_space, self.max_length, self.seed + index)
+
+    def trials(self, index: int = 0, **kwargs: Any) -> TrialEnv:
+        """Trials in it."""
+        return TrialEnv(
+            self.family(index),
+            self.problem_ids,
+            n_execution_episodes=self.n_execution_episodes,
+            n_exploration_episodes=self.n_exploration_episodes,
+            **kwargs,
+        )
 
 
 @st.composite
@@ -126,6 +139,7 @@ def family_plans(draw: st.DrawFn) -> FamilyPlan:
         max_length=draw(st.integers(1, 5)),
         n_execution_episodes=draw(st.integers(1, 3)),
         seed=draw(st.integers(0, 2**20)),
+        n_exploration_episodes=draw(st.integers(1, 3)),
     )
 
 

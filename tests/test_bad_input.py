@@ -49,18 +49,23 @@ def test_a_family_must_be_a_gymnasium_environment() -> None:
         TrialEnv("CartPole-v1", [0])  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["n_exploration_episodes", "n_execution_episodes"])
 @pytest.mark.parametrize("n", [0, -1])
-def test_a_trial_needs_an_execution_episode(n: int) -> None:
-    """N < 1 would be a trial that is never paid."""
-    with pytest.raises(ValueError, match=f"n_execution_episodes must be at least 1, got {n}"):
-        trials(n_execution_episodes=n)
+def test_a_trial_needs_an_episode_of_each_kind(name: str, n: int) -> None:
+    """A trial that is never explored, or never paid."""
+    number: dict[str, Any] = {name: n}
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got {n}"):
+        trials(**number)
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got {n}"):
+        gym.make("MetaBandit-v0", **number)
 
 
-@pytest.mark.parametrize("n", [1.0, "2", True])
-def test_n_must_be_an_integer(n: Any) -> None:
+@pytest.mark.parametrize("name", ["n_exploration_episodes", "n_execution_episodes"])
+@pytest.mark.parametrize("n", [1.0, "2", True, None])
+def test_numbers_of_episodes_must_be_integers(name: str, n: Any) -> None:
     """Half an episode is a mistake in a configuration file."""
-    with pytest.raises(TypeError, match="n_execution_episodes must be an integer"):
-        trials(n_execution_episodes=n)
+    with pytest.raises(TypeError, match=f"{name} must be an integer, got {n!r}"):
+        trials(**{name: n})
 
 
 def test_a_family_needs_problems() -> None:
@@ -258,8 +263,10 @@ def test_set_env_with_other_problems() -> None:
     model = dream(TrialEnv(family, [0, 1], problem_space=space))
     with pytest.raises(ValueError, match="problem_space"):
         model.set_env(TrialEnv(family, [0, 7], problem_space=spaces.Discrete(8)))
-    with pytest.raises(ValueError, match="n_execution_episodes"):
-        model.set_env(TrialEnv(family, [0, 1], n_execution_episodes=2, problem_space=space))
+    for name in ("n_exploration_episodes", "n_execution_episodes"):
+        number: dict[str, Any] = {name: 2}
+        with pytest.raises(ValueError, match=f"{name} of the environment is 2, but must be 1"):
+            model.set_env(TrialEnv(family, [0, 1], problem_space=space, **number))
 
 
 def test_the_callers_dicts_are_left_alone() -> None:
@@ -282,6 +289,15 @@ def test_a_replay_buffer_needs_the_space_of_a_trial() -> None:
         TrialReplayBuffer(
             100, spaces.Dict({"observation": spaces.Discrete(2)}), spaces.Discrete(2), problem_space=spaces.Discrete(2)
         )
+
+
+@pytest.mark.parametrize("name", ["n_exploration_episodes", "n_execution_episodes"])
+def test_a_replay_buffer_needs_numbers_of_episodes(name: str) -> None:
+    """It says where the parts of a trial lie."""
+    env = trials()
+    numbers: dict[str, Any] = {name: 0}
+    with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got 0"):
+        TrialReplayBuffer(99, env.observation_space, env.action_space, problem_space=env.problem_space, **numbers)
 
 
 def test_a_replay_buffer_needs_a_row_for_each_environment() -> None:

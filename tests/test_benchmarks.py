@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from benchmarks import demo, report, run, sample_complexity, throughput
+from benchmarks import demo, pictures, report, run, sample_complexity, throughput
 from benchmarks.settings import ALGORITHMS, HYPERPARAMS, load_settings, make_model, make_train_env
 from sb3_dream import DREAM
 from sb3_dream.envs import FAMILIES
@@ -120,6 +120,13 @@ def test_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytes
     DREAM.load(tmp_path / "dream_distracting_bus.zip", device="cpu")
     picture = Image.open(tmp_path / "trial.gif")
     assert getattr(picture, "n_frames", 1) >= 3
+
+
+def test_the_pictures_of_the_documentation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One command draws them again when the drawing changes."""
+    call(pictures, monkeypatch, "--env", "MetaBandit-v0", "--n-timesteps", "40", "--n-trials", "2", "--folder", tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"bandit_explained.gif", "bandit_trial.png", "bandit_z_space.png"}
 
 
 def test_throughput(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

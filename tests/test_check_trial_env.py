@@ -64,14 +64,15 @@ def trials(family: type[gym.Env], **kwargs: Any) -> TrialEnv:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("n_execution_episodes", [1, 3])
-def test_nothing_wrong(training: bool, n_execution_episodes: int) -> None:
+@pytest.mark.parametrize(("n_exploration_episodes", "n_execution_episodes"), [(1, 1), (1, 3), (3, 1)])
+def test_nothing_wrong(training: bool, n_exploration_episodes: int, n_execution_episodes: int) -> None:
     """An alarm where nothing is wrong, and nobody would look at the next one. Warnings are errors in these tests."""
-    env = trials(Lights, training=training, n_execution_episodes=n_execution_episodes)
+    numbers = {"n_exploration_episodes": n_exploration_episodes, "n_execution_episodes": n_execution_episodes}
+    env = trials(Lights, training=training, **numbers)
     for seed in range(5):
         check_trial_env(env, seed)
     assert isinstance(env.env, Lights)
-    assert env.n_execution_episodes == n_execution_episodes
+    assert (env.n_exploration_episodes, env.n_execution_episodes) == (n_exploration_episodes, n_execution_episodes)
     with pytest.raises(RuntimeError, match="reset"):
         env.step(0)
     check_trial_env(Monitor(env))
@@ -141,6 +142,20 @@ def test_a_problem_that_changes_within_a_trial(told: str) -> None:
     with pytest.raises(ValueError, match="the problem changes within a trial") as error:
         check_trial_env(env)
     assert "seeds do not repeat" not in str(error.value)
+
+
+def test_a_problem_that_changes_from_one_exploration_episode_to_the_next() -> None:
+    """The second would find out about another problem than the first. With one there is nothing to be found."""
+
+    class Restless(Lights):
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+            result = super().reset(seed=seed, options=options)
+            self.n_explored = getattr(self, "n_explored", 0) + self.exploring
+            self.problem += self.exploring * (self.n_explored % 2)
+            return result
+
+    with pytest.raises(ValueError, match="the problem changes within a trial"):
+        check_trial_env(trials(Restless, n_exploration_episodes=3))
 
 
 def test_a_problem_that_is_told_once_and_lost_at_reset() -> None:

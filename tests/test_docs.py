@@ -30,7 +30,7 @@ def learn_briefly(model: Any, learn: Any, total_timesteps: int, **kwargs: Any) -
     return learn(model, min(total_timesteps, 128), **kwargs)
 
 
-@pytest.mark.parametrize("page", ["custom_env.md"])
+@pytest.mark.parametrize("page", ["custom_env.md", "pictures.md"])
 def test_python_blocks(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a newcomer copies must work. One page is one session; training is cut short."""
     monkeypatch.chdir(tmp_path)

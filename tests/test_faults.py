@@ -137,6 +137,7 @@ def test_a_replay_buffer_that_does_not_fit(tmp_path: Path) -> None:
     make_model().learn(300).save_replay_buffer(tmp_path / "replay.pkl")
     for name, other in {
         "n_envs": make_model(make_env(n_envs=2)),
+        "n_exploration_episodes": make_model(make_env(n_exploration_episodes=2)),
         "n_execution_episodes": make_model(make_env(n_execution_episodes=2)),
         "observation_space": DREAM("MlpPolicy", "MetaBandit-v0", device="cpu"),
     }.items():

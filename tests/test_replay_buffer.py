@@ -42,10 +42,15 @@ class Trial:
     steps: list[Step]
     problem_id: Any
 
-    def episode(self, number: int) -> list[Step]:
-        """The steps of one inner episode, the one whose action was ignored included."""
-        starts = [t for t, step in enumerate(self.steps) if step.observation["episode_start"][0] == 1] + [len(self.steps)]
-        return self.steps[starts[number] : starts[number + 1]]
+    def exploration(self) -> list[Step]:
+        """The steps of all exploration episodes, those whose actions were ignored included."""
+        return [step for step in self.steps if step.observation["exploring"][0] == 1]
+
+    def execution(self, number: int) -> list[Step]:
+        """The steps of execution episode 1 to N, with the one whose action was ignored."""
+        executed = self.steps[len(self.exploration()) :]
+        starts = [t for t, step in enumerate(executed) if step.observation["episode_start"][0] == 1] + [len(executed)]
+        return executed[starts[number - 1] : starts[number]]
 
 
 class Recorder:
@@ -102,10 +107,7 @@ def stack(observations: list[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 def make_recorder(plan: FamilyPlan, n_envs: int, rows: int) -> Recorder:
     """Trials of the plan, and a buffer of so many rows for each."""
-    envs = [
-        TrialEnv(plan.family(index), plan.problem_ids, n_execution_episodes=plan.n_execution_episodes)
-        for index in range(n_envs)
-    ]
+    envs = [plan.trials(index) for index in range(n_envs)]
     buffer = TrialReplayBuffer(
         rows * n_envs,
         envs[0].observation_space,
@@ -114,6 +116,7 @@ def make_recorder(plan: FamilyPlan, n_envs: int, rows: int) -> Recorder:
         n_envs=n_envs,
         problem_space=envs[0].problem_space,
         n_execution_episodes=plan.n_execution_episodes,
+        n_exploration_episodes=plan.n_exploration_episodes,
     )
     return Recorder(envs, buffer, plan.seed)
 
@@ -124,10 +127,15 @@ def assert_same(tensor: th.Tensor, expected: Any) -> None:
 
 
 def assert_episode(batch: EpisodeBatch, b: int, steps: list[Step], is_last: bool) -> None:
-    """Column b of the batch is this inner episode, its masks say where it ends, and its padding repeats its last row."""
+    """Column b of the batch is these steps, its masks say where they end, and its padding repeats the last row."""
     n = len(steps) if is_last else len(steps) - 1  # the last step of any other episode only asks for the next one
     assert batch.lengths[b].item() == n
-    assert batch.mask[:, b].tolist() == [1.0] * n + [0.0] * (len(batch.actions) - n)
+    between = [step.observation["episode_end"][0] == 1 for step in steps[:n]]
+    if batch.between is None:
+        assert not any(between)
+    else:
+        assert batch.between[:, b].tolist() == between + [False] * (len(batch.actions) - n)
+    assert batch.mask[:, b].tolist() == [float(not each) for each in between] + [0.0] * (len(batch.actions) - n)
     assert batch.prefix_mask[:, b].tolist() == [1.0] * (n + 1) + [0.0] * (len(batch.actions) - n)
     assert batch.action_mask[:, b].tolist() == [1.0] * n + [0.0] * (len(batch.actions) - n + 1)
     assert batch.dones[:, b].tolist() == [float(t == n - 1) for t in range(len(batch.actions))]
@@ -142,10 +150,10 @@ def assert_episode(batch: EpisodeBatch, b: int, steps: list[Step], is_last: bool
 def assert_batch(batch: TrialBatch, trials: list[Trial], episodes: list[int], n_execution_episodes: int) -> None:
     """The batch is these trials."""
     assert batch.exploration.actions.dtype == batch.execution.lengths.dtype == th.int64
-    assert len(batch.exploration.actions) == max(len(trial.episode(0)) for trial in trials) - 1
+    assert len(batch.exploration.actions) == max(len(trial.exploration()) for trial in trials) - 1
     for b, (trial, episode) in enumerate(zip(trials, episodes, strict=True)):
-        assert_episode(batch.exploration, b, trial.episode(0), is_last=False)
-        assert_episode(batch.execution, b, trial.episode(episode), is_last=episode == n_execution_episodes)
+        assert_episode(batch.exploration, b, trial.exploration(), is_last=False)
+        assert_episode(batch.execution, b, trial.execution(episode), is_last=episode == n_execution_episodes)
         assert_same(batch.problem_ids[b], trial.problem_id)
 
 
@@ -154,7 +162,7 @@ def assert_batch(batch: TrialBatch, trials: list[Trial], episodes: list[int], n_
 def test_what_goes_in_comes_out(plan: FamilyPlan, n_envs: int, n_steps: int, data: st.DataObject) -> None:
     """Every whole trial is there and as it was lived; a trial of which the ring has overwritten a step is not. Else the
     agent would learn from the beginning of one trial and the end of another."""
-    longest = (plan.max_length + 1) * (plan.n_execution_episodes + 1) - 1
+    longest = (plan.max_length + 1) * (plan.n_exploration_episodes + plan.n_execution_episodes) - 1
     recorder = make_recorder(plan, n_envs, rows=data.draw(st.integers(longest, 2 * longest + 5), label="rows"))
     buffer = recorder.buffer
     recorder.run(n_steps)
@@ -176,7 +184,7 @@ def test_what_goes_in_comes_out(plan: FamilyPlan, n_envs: int, n_steps: int, dat
 @given(plan=family_plans(), n_envs=st.integers(1, 3))
 def test_sample_gives_trials_that_were_lived(plan: FamilyPlan, n_envs: int) -> None:
     """sample() pairs an exploration with an execution of the same trial: another one's would teach a wrong z."""
-    longest = (plan.max_length + 1) * (plan.n_execution_episodes + 1) - 1
+    longest = (plan.max_length + 1) * (plan.n_exploration_episodes + plan.n_execution_episodes) - 1
     recorder = make_recorder(plan, n_envs, rows=2 * longest)
     recorder.run(3 * longest)
 
@@ -186,9 +194,9 @@ def test_sample_gives_trials_that_were_lived(plan: FamilyPlan, n_envs: int) -> N
     # the family's rewards are random real numbers, so they tell whose an execution episode is; exploration has its lengths
     lived = set()
     for trial in recorder.whole_trials():
-        actions = np.array([step.action for step in trial.episode(0)[:-1]])
+        actions = np.array([step.action for step in trial.exploration()[:-1]])
         for number in range(1, plan.n_execution_episodes + 1):
-            steps = trial.episode(number)[: None if number == plan.n_execution_episodes else -1]
+            steps = trial.execution(number)[: None if number == plan.n_execution_episodes else -1]
             lived.add(key(actions, np.array([step.reward for step in steps], np.float32)))
     batch = recorder.buffer.sample(16, rng=np.random.default_rng(plan.seed))
     for b in range(16):
@@ -229,7 +237,7 @@ def test_every_trial_is_drawn_equally_often() -> None:
 def test_every_execution_episode_is_drawn_equally_often() -> None:
     """If one of the N execution episodes were never drawn, its experience would be thrown away."""
     recorder = numbered_recorder(n_execution_episodes=3, n_trials=1)
-    rewards = [recorder.trials[0].episode(number)[0].reward for number in (1, 2, 3)]
+    rewards = [recorder.trials[0].execution(number)[0].reward for number in (1, 2, 3)]
     batch = recorder.buffer.sample(3000, rng=np.random.default_rng(0))
     ours = batch.problem_ids == int(recorder.trials[0].problem_id)
     drawn = batch.execution.rewards[0][ours].numpy()
@@ -319,13 +327,16 @@ def test_a_trial_without_its_problem_id_is_an_error() -> None:
         recorder.run(100)
 
 
-def test_a_trial_of_another_number_of_episodes_is_an_error() -> None:
-    """The table has room for N ends: a trial with more or fewer would be cut at the wrong places."""
+@pytest.mark.parametrize(("n_exploration_episodes", "n_execution_episodes"), [(1, 1), (1, 3), (2, 2), (2, 1)])
+def test_a_trial_of_another_number_of_episodes_is_an_error(n_exploration_episodes: int, n_execution_episodes: int) -> None:
+    """The table has room for so many ends: a trial with more or fewer would be cut at the wrong places, and one with as many
+    but another phase would be learned from as something that it is not."""
     plan = FamilyPlan(spaces.Discrete(3), 2, spaces.Discrete(9), [0], 2, 2, seed=3)
     recorder = make_recorder(plan, n_envs=1, rows=30)
-    recorder.envs[0].n_execution_episodes = 1
-    recorder.envs[0].reset()
-    with pytest.raises(ValueError, match=r"1 \+ 2 inner episodes"):
+    env = recorder.envs[0]
+    env.n_exploration_episodes, env.n_execution_episodes = n_exploration_episodes, n_execution_episodes
+    env.reset()
+    with pytest.raises(ValueError, match=rf"1 \+ 2 inner .* 0 ended has {n_exploration_episodes} \+ {n_execution_episodes} "):
         recorder.run(100)
 
 

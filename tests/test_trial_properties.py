@@ -35,22 +35,23 @@ def expected_steps(plan: FamilyPlan, episodes: list[Episode]) -> list[dict[str, 
             if t > 0:
                 one_hot[episode.actions[t - 1]] = 1
             raw_reward = episode.rewards[t - 1] if t > 0 else 0.0
-            if number == 0 or "instruction" not in own:
+            exploring = number < plan.n_exploration_episodes
+            if exploring or "instruction" not in own:
                 shape = own["instruction"].shape if "instruction" in own else (1,)
                 own["instruction"] = np.zeros(shape, np.float32)
             expected.append(
                 {
                     "observation": {
                         **own,
-                        "exploring": np.array([number == 0], np.float32),
+                        "exploring": np.array([exploring], np.float32),
                         "episode_start": np.array([t == 0], np.float32),
                         "episode_end": np.array([t == len(episode.observations) - 1], np.float32),
                         "previous_action": one_hot,
                         "previous_reward": np.array([raw_reward], np.float32),
                     },
                     "action": episode.actions[t - 1] if t > 0 else None,  # None: whatever the agent did, nobody saw it
-                    "reward": 0.0 if number == 0 else raw_reward,
-                    "raw_reward": raw_reward if number == 0 and t > 0 else None,
+                    "reward": 0.0 if exploring else raw_reward,
+                    "raw_reward": raw_reward if exploring and t > 0 else None,
                 }
             )
     return expected
@@ -61,10 +62,10 @@ def expected_steps(plan: FamilyPlan, episodes: list[Episode]) -> list[dict[str, 
 def test_a_trial_is_its_inner_episodes_bit_for_bit(plan: FamilyPlan, training: bool, n_trials: int) -> None:
     """If one observation, action or reward were lost, changed or shifted at an inner boundary, an agent would learn from
     trials that never happened."""
-    family = plan.family()
-    env = TrialEnv(family, plan.problem_ids, n_execution_episodes=plan.n_execution_episodes, training=training)
+    env = plan.trials(training=training)
+    family: Any = env.env
     rng = np.random.default_rng(plan.seed)
-    n_inner = plan.n_execution_episodes + 1
+    n_inner = plan.n_exploration_episodes + plan.n_execution_episodes
     for trial in range(n_trials):
         steps = play(env, rng)
         episodes = family.log[trial * n_inner :]
@@ -91,17 +92,18 @@ def test_a_trial_is_its_inner_episodes_bit_for_bit(plan: FamilyPlan, training: b
 @given(plan=family_plans())
 def test_a_trial_is_one_problem_and_its_last_info_sums_it_up(plan: FamilyPlan) -> None:
     """A problem that changed within a trial could not be explored; wrong returns in info would be what the user reads."""
-    family = plan.family()
-    env = TrialEnv(family, plan.problem_ids, n_execution_episodes=plan.n_execution_episodes)
+    env = plan.trials()
+    family: Any = env.env
     steps = play(env, np.random.default_rng(plan.seed))
     told = [episode.options for episode in family.log]
-    assert [options["exploring"] for options in told if options] == [True] + [False] * plan.n_execution_episodes
+    phases = [True] * plan.n_exploration_episodes + [False] * plan.n_execution_episodes
+    assert [options["exploring"] for options in told if options] == phases
     for problem_id in [*(options["problem_id"] for options in told if options), *(step[-1]["problem_id"] for step in steps)]:
         assert np.array_equal(problem_id, steps[0][-1]["problem_id"])
     assert any(np.array_equal(steps[0][-1]["problem_id"], problem_id) for problem_id in plan.problem_ids)
     info = steps[-1][-1]
-    explored, *executed = family.log
-    assert info["exploration_length"] == len(explored.actions)
+    explored, executed = family.log[: plan.n_exploration_episodes], family.log[plan.n_exploration_episodes :]
+    assert info["exploration_length"] == sum(len(episode.actions) for episode in explored)
     assert info["execution_lengths"].tolist() == [len(episode.actions) for episode in executed]
     np.testing.assert_allclose(info["execution_returns"], [sum(episode.rewards) for episode in executed], rtol=1e-12)
     np.testing.assert_allclose(sum(step[2] for step in steps), info["execution_returns"].sum(), rtol=1e-9, atol=1e-12)
@@ -112,7 +114,7 @@ def test_a_trial_is_one_problem_and_its_last_info_sums_it_up(plan: FamilyPlan) -
 @given(plan=family_plans(), seed=st.integers(0, 2**31 - 1))
 def test_what_was_returned_stays_as_it_was(plan: FamilyPlan, seed: int) -> None:
     """Replay buffers and loggers keep what step() returned: an array that is reused would change under them."""
-    env = TrialEnv(plan.family(), plan.problem_ids, n_execution_episodes=plan.n_execution_episodes)
+    env = plan.trials()
     observation, info = env.reset(seed=seed)
     rng = np.random.default_rng(seed)
     returned: list[tuple[Any, ...]] = []

@@ -1,6 +1,7 @@
 """A trial, exploration episodes and then execution episodes in one problem, as one Gymnasium episode."""
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from typing import Any
 
 import gymnasium as gym
@@ -148,7 +149,7 @@ class TrialEnv(gym.Wrapper):
         self._running = False
 
     def _build_observation_space(self, space: spaces.Space) -> spaces.Dict:
-        own = dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
+        own: dict[str, Any] = dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
         for key, subspace in own.items():
             if not isinstance(subspace, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
                 raise ValueError(
@@ -159,6 +160,10 @@ class TrialEnv(gym.Wrapper):
                 raise ValueError(f"SB3 needs Discrete spaces with start=0, but {key!r} is {subspace!r}")
             if isinstance(subspace, spaces.MultiDiscrete) and len(subspace.shape) != 1:
                 raise ValueError(f"SB3 needs MultiDiscrete spaces of one dimension, but {key!r} is {subspace!r}")
+            if isinstance(subspace, spaces.MultiDiscrete):
+                # SB3 adds these numbers up. As uint8 the sum runs over at 256, and nn.LSTM (RecurrentPPO) takes no numpy integer
+                own[key] = copy(subspace)
+                own[key].nvec = subspace.nvec.astype(object)
         if clash := set(own).intersection(BOOKKEEPING_KEYS):
             raise ValueError(f"The family's observation has keys that belong to the trial: {sorted(clash)}")
         self._is_dict = isinstance(space, spaces.Dict)

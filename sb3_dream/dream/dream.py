@@ -12,6 +12,7 @@ from sb3_dream.common.checks import check_range
 from sb3_dream.common.trial import is_on
 from sb3_dream.common.trial_algorithm import TrialAlgorithm
 from sb3_dream.common.trial_buffers import TrialBatch, TrialReplayBuffer
+from sb3_dream.dream.explain import explain
 from sb3_dream.dream.losses import Losses, last_prefix, masked_mean, td_loss
 from sb3_dream.dream.policies import CnnPolicy, DREAMPolicy, MlpPolicy, MultiInputPolicy
 
@@ -21,6 +22,10 @@ SelfDREAM = TypeVar("SelfDREAM", bound="DREAM")
 class DREAM(TrialAlgorithm):
     """
     DREAM (Decoupling Exploration and Execution in Meta-RL). Paper: https://arxiv.org/abs/2008.02790, Algorithm 1.
+
+    Where trials have several exploration episodes (``n_exploration_episodes`` of ``TrialEnv``), they are one trajectory τ^exp:
+    memory, reward and values go through from the first to the last. The step between two of them, whose action is ignored, is
+    neither valued, paid nor discounted: what it brings to light is paid to the action before.
 
     Arguments that DQN has mean what they mean there.
 
@@ -42,9 +47,9 @@ class DREAM(TrialAlgorithm):
     :param exploration_fraction: fraction of training over which ε falls, in both phases unless set apart below
     :param exploration_initial_eps: ε at the beginning, in both phases
     :param exploration_final_eps: ε at the end, in both phases unless set apart below
-    :param explorer_fraction: fraction of training over which ε of the *exploration episode* falls; by default
+    :param explorer_fraction: fraction of training over which ε of *exploration episodes* falls; by default
         ``exploration_fraction``
-    :param explorer_final_eps: final ε of the exploration episode; by default ``exploration_final_eps``
+    :param explorer_final_eps: final ε of exploration episodes; by default ``exploration_final_eps``
     :param problem_std: ρ, the noise of z ~ N(f(μ), ρ²I), at least 0
     :param bottleneck_weight: λ, the weight of the bottleneck on f, at least 0
     :param bottleneck_size: K. The bottleneck is λ max(‖f(μ)‖², K): it leaves norms under K alone and pulls larger ones
@@ -154,6 +159,8 @@ class DREAM(TrialAlgorithm):
         self.problem_id_probability = problem_id_probability
         #: ε of exploration episodes; ``exploration_rate`` is that of execution episodes
         self.explorer_rate = exploration_initial_eps
+        #: (P,) or (P, d): the problems that ``learn`` has drawn from
+        self.trained_problem_ids = np.empty(0)
         if _init_setup_model:
             self._setup_model()
 
@@ -169,6 +176,9 @@ class DREAM(TrialAlgorithm):
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         result = super()._setup_learn(*args, **kwargs)
         self._acting_z = self._acting.z[0]
+        assert self.env is not None
+        lists = [np.array(ids) for ids in [self.trained_problem_ids, *self.env.get_attr("problem_ids")] if len(ids)]
+        self.trained_problem_ids = np.unique(np.concatenate(lists), axis=0)
         return result
 
     # ---- acting: Algorithm 1, lines 3-12 -------------------------------------------------------------------------
@@ -260,6 +270,10 @@ class DREAM(TrialAlgorithm):
         super()._on_step()
         self.explorer_rate = self.explorer_schedule(self._current_progress_remaining)
         self.logger.record("rollout/explorer_rate", self.explorer_rate)
+
+    # ---- looking at it -------------------------------------------------------------------------------------------
+
+    explain = explain
 
     # ---- the rest of SB3's contract ------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ class Losses(UpdateLosses):
     problem_norm: th.Tensor  # mean ‖f(μ)‖²
     decoder_distance_start: th.Tensor  # mean ‖f(μ) − g(∅)‖²
     decoder_distance_end: th.Tensor  # mean ‖f(μ) − g(τ)‖²
-    exploration_reward: th.Tensor  # mean Σ_t r_t of an exploration episode
+    exploration_reward: th.Tensor  # mean Σ_t r_t of a trial's exploration
 
     @property
     def total(self) -> th.Tensor:

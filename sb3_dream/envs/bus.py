@@ -70,6 +70,7 @@ class BusEnv(GridEnv):
     width, height = 9, 9
     start = (4, 4)
     n_actions = 7
+    action_names = ("left", "up", "right", "down", "no-op", "ride", "end")
     n_problems = len(LINES)
     n_instructions = instruction_size = len(GOALS)
     observation_sizes: ClassVar[tuple[int, ...]] = (9, 9, 2)

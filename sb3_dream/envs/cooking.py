@@ -66,6 +66,7 @@ class CookingEnv(GridEnv):
     width, height = 3, 3
     start = (BOWL_CELL, EMPTY, (), 0)
     n_actions = 9
+    action_names = ("left", "up", "right", "down", "no-op", "no-op (5)", "end", "pick up", "drop")
     n_problems = len(CONTENTS)
     n_instructions = len(DRAWERS) ** 2
     instruction_size = 2 * N_INGREDIENTS

@@ -84,6 +84,8 @@ class GridEnv(gym.Env[Any, Any]):
     height: ClassVar[int]
     start: ClassVar[Hashable]
     n_actions: ClassVar[int]
+    #: for pictures
+    action_names: ClassVar[tuple[str, ...]]
     n_problems: ClassVar[int]
     n_instructions: ClassVar[int]
     instruction_size: ClassVar[int]

@@ -68,6 +68,8 @@ class SignEnv(gym.Env[Any, Any]):
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
     n_problems = len(COLOURS)
+    #: for pictures
+    action_names = ("turn left", "turn right", "forward", "end")
     #: trials of each problem in an evaluation by the benchmarks: as an episode's start is random, one would not do
     n_evaluation_trials = 100
 

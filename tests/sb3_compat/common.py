@@ -35,7 +35,8 @@ class Algorithm:
     policy_kwargs: dict[str, Any]
     #: whether it has several networks that could share a features extractor, and policy_kwargs to say so
     can_share: bool = True
-    #: arguments of its replay buffer's ``sample``
+    #: what it calls of its replay buffer, and with which arguments
+    sampler: str = "sample"
     sample_kwargs: dict[str, Any] = field(default_factory=dict)
     #: trials of different lengths
     env_id: str = "MetaMap-v0"
@@ -59,7 +60,7 @@ class Algorithm:
 
     def sample(self, model: Any, batch_size: int, **kwargs: Any) -> list[EpisodeBatch]:
         """What the model would learn from."""
-        return episodes_of(model.replay_buffer.sample(batch_size, **self.sample_kwargs, **kwargs))
+        return episodes_of(getattr(model.replay_buffer, self.sampler)(batch_size, **self.sample_kwargs, **kwargs))
 
     def make_env(self, n_envs: int = 1, seed: int = 0, split: str = "train", **kwargs: Any) -> VecEnv:
         """``n_envs`` environments of ``env_id`` side by side."""
@@ -72,7 +73,7 @@ SMALL_NETWORKS = {"net_arch": [8], "lstm_hidden_size": 4}
 ALGORITHMS = (
     Algorithm(DREAM, SMALL, {**SMALL_NETWORKS, "embedding_dim": 2}),
     Algorithm(RecurrentDQN, SMALL, SMALL_NETWORKS, can_share=False, sample_kwargs={"sequence_length": 64}),
-    Algorithm(IMPORT, SMALL, {**SMALL_NETWORKS, "embedding_dim": 2}, can_share=False),
+    Algorithm(IMPORT, SMALL, {**SMALL_NETWORKS, "embedding_dim": 2}, can_share=False, sampler="sample_whole"),
     Algorithm(VariBAD, SMALL, {**SMALL_NETWORKS, "latent_dim": 2}, can_share=False, sample_kwargs={"sequence_length": 64}),
 )
 
@@ -112,8 +113,10 @@ def trials(family: gym.Env, training: bool = True) -> Monitor:
     return Monitor(TrialEnv(family, [0, 1], set_problem="options", training=training))
 
 
-def episodes_of(batch: EpisodeBatch | TrialBatch) -> list[EpisodeBatch]:
-    """Whole trials, or one inner episode of each phase."""
+def episodes_of(batch: EpisodeBatch | TrialBatch | tuple[EpisodeBatch, th.Tensor]) -> list[EpisodeBatch]:
+    """Whole trials, with or without problem IDs, or one inner episode of each phase."""
+    if isinstance(batch, tuple):
+        return [batch[0]]
     return [batch.exploration, batch.execution] if isinstance(batch, TrialBatch) else [batch]
 
 

@@ -36,7 +36,7 @@ def test_a_whole_run(algorithm: Algorithm, tmp_path: Path) -> None:
     env = VecNormalize(DummyVecEnv([shifted] * 2), norm_reward=True)
     eval_env = VecNormalize(DummyVecEnv([shifted]), training=False, norm_reward=False)
     model: Any = algorithm.make(env)
-    sample, largest = model.replay_buffer.sample, 0.0
+    sample, largest = getattr(model.replay_buffer, algorithm.sampler), 0.0
 
     def spy(*args: Any, **kwargs: Any) -> Any:
         nonlocal largest
@@ -44,7 +44,7 @@ def test_a_whole_run(algorithm: Algorithm, tmp_path: Path) -> None:
         largest = max(largest, *(each.observations["observation"].abs().max().item() for each in episodes_of(batch)))
         return batch
 
-    model.replay_buffer.sample = spy
+    setattr(model.replay_buffer, algorithm.sampler, spy)
     callback = EvalCallback(eval_env, eval_freq=40, n_eval_episodes=3, warn=False)
     model.learn(240, callback=callback)
     assert model._n_updates > 10
