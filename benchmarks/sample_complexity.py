@@ -33,7 +33,7 @@ SETTINGS: dict[str, Any] = {
     # one update for every 8 trials; execution behaves at random throughout, exploration for 30 % of the trials
     "train_freq": STEPS_A_TRIAL,
     "target_update_interval": N_ENVS * STEPS_A_TRIAL,
-    "learning_rate": 1e-3,
+    "learning_rate": 4e-4,
     "learning_starts": 0,
     "exploration_initial_eps": 1.0,
     "exploration_final_eps": 1.0,
