@@ -96,9 +96,11 @@ def make_sampler(space: Space) -> Callable[..., dict[str, Any]]:
     def sample(trial: optuna.Trial, *_: Any) -> dict[str, Any]:
         return to_settings(
             {
-                name: trial.suggest_float(name, *choices, log=True)
-                if isinstance(choices, tuple)
-                else trial.suggest_categorical(name, choices)
+                name: (
+                    trial.suggest_float(name, *choices, log=True)
+                    if isinstance(choices, tuple)
+                    else trial.suggest_categorical(name, choices)
+                )
                 for name, choices in space.items()
             }
         )
