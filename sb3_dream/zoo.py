@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
+import matplotlib as mpl
 from matplotlib import pyplot as plt
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
@@ -33,8 +34,10 @@ try:
     import rl_zoo3.train
     from rl_zoo3.exp_manager import ExperimentManager
     from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
-    from rl_zoo3.plots import all_plots, plot_train
     from rl_zoo3.utils import ALGOS, StoreDict, create_test_env, get_model_path, get_saved_hyperparams
+
+    with mpl.rc_context():  # it changes the style of every figure
+        from rl_zoo3.plots import all_plots, plot_train
 except ModuleNotFoundError as error:
     MISSING = f"{error.name} is not installed: pip install 'sb3_dream[zoo]'"
     raise (SystemExit(MISSING) if __name__ == "__main__" else ImportError(MISSING)) from error
