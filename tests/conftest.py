@@ -65,5 +65,5 @@ def zoo() -> ModuleType:
     """``sb3_dream.zoo``. rl_zoo3 puts its own TimeLimit into Gymnasium; all other tests are to meet Gymnasium's."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         for module in (gym.wrappers, gym.wrappers.common):
-            monkeypatch.setattr(module, "TimeLimit", module.TimeLimit)  # type: ignore[attr-defined]
+            monkeypatch.setattr(module, "TimeLimit", module.TimeLimit)
         return importlib.import_module("sb3_dream.zoo")

@@ -52,9 +52,7 @@ def test_policy_kwargs() -> None:
     }
     before = dict(written)
     parsed = parse_settings(written)
-    assert parsed == {
-        "policy_kwargs": {"features_extractor_class": SmallCNN, "activation_fn": nn.ReLU, "embedding_dim": 8}
-    }
+    assert parsed == {"policy_kwargs": {"features_extractor_class": SmallCNN, "activation_fn": nn.ReLU, "embedding_dim": 8}}
     assert written == before
     assert parse_settings({"policy_kwargs.net_arch": [8]}) == {"policy_kwargs": {"net_arch": [8]}}
     assert parse_settings(parsed) == parsed
@@ -173,7 +171,9 @@ def test_rl_zoo3s_time_limit_does_not_change_trials(zoo: ModuleType) -> None:
     from rl_zoo3.gym_patches import PatchedTimeLimit  # noqa: PLC0415
 
     def play(limit: Any) -> list[Any]:
-        env = DummyVecEnv([lambda: TrialEnv(limit(Counting(max_length=5), 3), [0, 1], lambda *_: None, n_execution_episodes=2)])
+        env = DummyVecEnv(
+            [lambda: TrialEnv(limit(Counting(max_length=5), 3), [0, 1], lambda *_: None, n_execution_episodes=2)]
+        )
         env.seed(0)
         seen: list[Any] = [env.reset()]
         for _ in range(30):
