@@ -130,8 +130,9 @@ def limits() -> dict[str, float]:
         for cell in {cell for known in frozen for cell in _neighbours(known)} - frozen:
             if cell == _N_CELLS - 1:
                 return int(possible.sum())  # a way has been found
-            hole = lakes[:, cell]
-            best = max(best, explored(frozen | {cell}) + crossed(possible & hole) if (possible & hole).any() else 0)
+            with_hole = np.logical_and(possible, lakes[:, cell])
+            if with_hole.any():  # else there is nothing to find out
+                best = max(best, explored(frozen | {cell}) + crossed(with_hole))
         return best
 
     everything = np.ones(len(lakes), dtype=bool)

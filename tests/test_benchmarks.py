@@ -99,7 +99,7 @@ def test_sample_complexity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caps
 
 def test_frozen_lake_beside_recurrent_ppo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Both algorithms leave a record, a table and a figure, and a finished run is not run again."""
-    arguments = ["--n-timesteps", "1000", "--n-evaluations", "1", "--seeds", "0", "--folder", tmp_path]
+    arguments = ["--n-timesteps", "1000", "--n-evaluations", "1", "--seeds", "0", "--folder", str(tmp_path)]
     call(third_party, monkeypatch, *arguments)
     table = (tmp_path / "table.md").read_text(encoding="utf8")
     assert "| DREAM |" in table
