@@ -131,8 +131,7 @@ def limits() -> dict[str, float]:
             if cell == _N_CELLS - 1:
                 return int(possible.sum())  # a way has been found
             with_hole = np.logical_and(possible, lakes[:, cell])
-            if with_hole.any():  # else there is nothing to find out
-                best = max(best, explored(frozen | {cell}) + crossed(with_hole))
+            best = max(best, explored(frozen | {cell}) + crossed(with_hole))
         return best
 
     everything = np.ones(len(lakes), dtype=bool)
