@@ -16,6 +16,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +94,24 @@ class CurveCallback(BaseCallback):
     """
     Evaluate at equal distances and write a row at once, so that an interrupted run keeps its curve.
 
-    :param evaluations: the splits
+    :param evaluations: each takes the model and returns columns of the row, e.g. ``SplitEvaluation``
     :param n_evaluations: how often
+    :param total_timesteps: of the run
     :param path: the csv file
+    :param logged: what of the model's own log goes beside them
     """
 
-    def __init__(self, evaluations: list[SplitEvaluation], n_evaluations: int, total_timesteps: int, path: Path):
+    def __init__(
+        self,
+        evaluations: Sequence[Callable[[Any], dict[str, float]]],
+        n_evaluations: int,
+        total_timesteps: int,
+        path: Path,
+        logged: Sequence[str] = LOGGED,
+    ):
         super().__init__()
         self.evaluations = evaluations
+        self.logged = logged
         self.every = total_timesteps / n_evaluations
         self.path = path
         self.rows: list[dict[str, float]] = []
@@ -133,7 +144,7 @@ class CurveCallback(BaseCallback):
         row: dict[str, float] = {"timesteps": self.num_timesteps, "seconds": seconds, "cpu_seconds": cpu_seconds}
         for evaluation in self.evaluations:
             row.update(evaluation(self.model))
-        for key in LOGGED:
+        for key in self.logged:
             row[key] = self.logger.name_to_value[key]
         self._evaluating += self._clocks - begin
         self.rows.append({key: round(float(value), 5) for key, value in row.items()})
