@@ -125,7 +125,7 @@ def limits() -> dict[str, float]:
     @cache
     def explored(frozen: frozenset[int]) -> int:
         """The same after exploring from here on, when all these cells are known to be frozen, and can be walked to."""
-        possible = ~lakes[:, sorted(frozen)].any(axis=1)
+        possible = np.logical_not(lakes[:, sorted(frozen)].any(axis=1))
         best = crossed(possible)
         for cell in {cell for known in frozen for cell in _neighbours(known)} - frozen:
             if cell == _N_CELLS - 1:

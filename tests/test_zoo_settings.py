@@ -13,7 +13,7 @@ from torch import nn
 
 from sb3_dream import TrialEnv
 from sb3_dream.common.settings import HYPERPARAMS, load_settings, parse_settings
-from sb3_dream.common.torch_layers import SmallCNN
+from sb3_dream.common.torch_layers import StandardizedCNN
 from tests.counting_env import Counting
 
 FAMILIES = ["MetaBandit-v0", "MetaDistractingBus-v0", "MetaMap-v0", "MetaCooking-v0"]
@@ -47,12 +47,12 @@ def test_schedules_that_cannot_be_read(settings: dict[str, Any], message: str) -
 def test_policy_kwargs() -> None:
     """Python in a string, as in rl_zoo3's files, with our names; one of them may stand by itself; and the file's stay."""
     written = {
-        "policy_kwargs": "dict(features_extractor_class=SmallCNN, activation_fn=nn.ReLU, embedding_dim=4)",
+        "policy_kwargs": "dict(features_extractor_class=StandardizedCNN, activation_fn=nn.ReLU, embedding_dim=4)",
         "policy_kwargs.embedding_dim": 8,
     }
     before = dict(written)
     parsed = parse_settings(written)
-    assert parsed == {"policy_kwargs": {"features_extractor_class": SmallCNN, "activation_fn": nn.ReLU, "embedding_dim": 8}}
+    assert parsed == {"policy_kwargs": {"features_extractor_class": StandardizedCNN, "activation_fn": nn.ReLU, "embedding_dim": 8}}
     assert written == before
     assert parse_settings({"policy_kwargs.net_arch": [8]}) == {"policy_kwargs": {"net_arch": [8]}}
     assert parse_settings(parsed) == parsed
@@ -151,7 +151,7 @@ def test_a_search_keeps_the_rest_of_the_policy(zoo: ModuleType, tmp_path: Path, 
 
     monkeypatch.setattr(zoo.ExperimentManager, "hyperparameters_optimization", search)
     manager.hyperparameters_optimization()
-    assert drawn["policy_kwargs"]["features_extractor_class"] is SmallCNN
+    assert drawn["policy_kwargs"]["features_extractor_class"] is StandardizedCNN
     assert drawn["policy_kwargs"]["embedding_dim"] == 64
     assert drawn["learning_rate"](1.0) == pytest.approx(1e-2)
     assert zoo.HYPERPARAMS_SAMPLER["dream"] is sampler
