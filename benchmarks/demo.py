@@ -50,9 +50,7 @@ def main() -> None:
     model.save(model_path)
     env = gym.make(ENV_ID, split="test", render_mode="rgb_array")
     record_trial(model, env, picture_path, seed=args.seed)
-    print(
-        f"Wrote {model_path} and {picture_path} (one exploration and one execution episode, and what the agent made of them)"
-    )
+    print(f"Wrote {model_path} and {picture_path} (exploration, execution, and what the agent made of it)")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,23 +103,24 @@ class CurveCallback(BaseCallback):
     """
     Evaluate at equal distances and write a row at once, so that an interrupted run keeps its curve.
 
-    :param evaluations: the splits
+    :param evaluations: each takes the model and returns columns of the row, e.g. ``SplitEvaluation``
     :param n_evaluations: how often
+    :param total_timesteps: of the run
     :param path: the csv file
-    :param logged: what the model itself logs and the curve keeps
+    :param logged: what of the model's own log goes beside them
     """
 
     def __init__(
         self,
-        evaluations: list[SplitEvaluation],
+        evaluations: Sequence[Callable[[Any], dict[str, float]]],
         n_evaluations: int,
         total_timesteps: int,
         path: Path,
-        logged: tuple[str, ...] = (),
+        logged: Sequence[str] = (),
     ):
         super().__init__()
-        self.logged = logged
         self.evaluations = evaluations
+        self.logged = logged
         self.every = total_timesteps / n_evaluations
         self.path = path
         self.rows: list[dict[str, float]] = []

@@ -26,14 +26,14 @@ from benchmarks.run import RESULTS, SplitEvaluation, describe_source, describe_v
 from sb3_dream import DREAM
 
 ENV_ID = "MetaBandit-v0"
-N_ENVS = 8
+N_ENVS = 16
 STEPS_A_TRIAL = 3  # explore, between the episodes, execute
 IN_A_ROW = 3
 SETTINGS: dict[str, Any] = {
-    # one update for every 8 trials; execution behaves at random throughout, exploration for 30 % of the trials
+    # one update for every 16 trials; execution behaves at random throughout, exploration for 30 % of the trials
     "train_freq": STEPS_A_TRIAL,
     "target_update_interval": N_ENVS * STEPS_A_TRIAL,
-    "learning_rate": 1e-3,
+    "learning_rate": 4e-4,
     "learning_starts": 0,
     "exploration_initial_eps": 1.0,
     "exploration_final_eps": 1.0,
@@ -41,6 +41,7 @@ SETTINGS: dict[str, Any] = {
     "explorer_fraction": 1e-6,
     "policy_kwargs": {
         "net_arch": [256],
+        "lstm_hidden_size": 128,  # the decoder's: one for each arm
         "embedding_dim": 128,
         "problem_hidden_dim": 128,
         "encoder_weight_decay": 0.0,
@@ -60,7 +61,7 @@ class UntilOptimal(BaseCallback):
         super().__init__()
         self.evaluation = evaluation
         self.streaks: dict[str, list[int]] = {"exploration": [], "execution": []}
-        self._next = 8.0
+        self._next = float(N_ENVS)
 
     def _on_step(self) -> bool:
         return not all(len(streak) >= IN_A_ROW for streak in self.streaks.values())

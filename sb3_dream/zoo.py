@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
+import matplotlib as mpl
 from matplotlib import pyplot as plt
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
@@ -33,10 +34,12 @@ try:
     import rl_zoo3.train
     from rl_zoo3.exp_manager import ExperimentManager
     from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
-    from rl_zoo3.plots import all_plots, plot_train
     from rl_zoo3.utils import ALGOS, StoreDict, create_test_env, get_model_path, get_saved_hyperparams
+
+    with mpl.rc_context():  # it changes the style of every figure
+        from rl_zoo3.plots import all_plots, plot_train
 except ModuleNotFoundError as error:
-    MISSING = f"{error.name} is not installed: pip install 'sb3_dream[zoo]'"
+    MISSING = f"The zoo needs rl_zoo3 (there is no {error.name}): pip install 'sb3_dream[zoo]'"
     raise (SystemExit(MISSING) if __name__ == "__main__" else ImportError(MISSING)) from error
 
 #: what is searched: by setting a list to choose from, or the two ends of a range of which the logarithm is drawn
@@ -98,12 +101,12 @@ ALGORITHMS = {
 }
 
 
-def to_settings(params: dict[str, Any]) -> dict[str, Any]:
+def to_settings(sampled_params: dict[str, Any]) -> dict[str, Any]:
     """
-    :param params: of an Optuna trial
+    :param sampled_params: of an Optuna trial
     :return: settings as they could be written in a file: the learning rate falls linearly
     """
-    return {**params, "learning_rate": f"lin_{params['learning_rate']}"}
+    return {**sampled_params, "learning_rate": f"lin_{sampled_params['learning_rate']}"}
 
 
 def make_sampler(space: Space) -> Callable[..., dict[str, Any]]:
@@ -136,22 +139,19 @@ class TrialExperimentManager(ExperimentManager):
     :param algo: its name
     :param env_id: a registered id
     :param others: as of ``ExperimentManager``
-    :param config: a file of settings instead of the committed one
     :param kwargs: as of ``ExperimentManager``
     :raises ValueError: if an algorithm of this package has no settings for the environment
     """
 
-    def __init__(
-        self, args: argparse.Namespace, algo: str, env_id: str, *others: Any, config: str | None = None, **kwargs: Any
-    ):
-        if config is None and (HYPERPARAMS / f"{algo}.yml").exists():
+    def __init__(self, args: argparse.Namespace, algo: str, env_id: str, *others: Any, **kwargs: Any):
+        super().__init__(args, algo, env_id, *others, **kwargs)
+        if kwargs.get("config") is None and (HYPERPARAMS / f"{algo}.yml").exists():
             try:
                 load_settings(env_id, algo)
-                config = str(HYPERPARAMS / f"{algo}.yml")
+                self.config = str(HYPERPARAMS / f"{algo}.yml")
             except ValueError as error:
                 if algo in ALGORITHMS:
                     raise ValueError(f"{error}. Others: --conf-file my_settings.yml") from None
-        super().__init__(args, algo, env_id, *others, config=config, **kwargs)
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """:return: the settings as they are written, and what of them is saved beside the model"""
@@ -181,10 +181,10 @@ class TrialExperimentManager(ExperimentManager):
             HYPERPARAMS_SAMPLER[self.algo] = sample
 
 
-def _make_test_env(env_id: str, *args: Any, hyperparams: dict[str, Any], env_kwargs: dict[str, Any], **kwargs: Any) -> VecEnv:
+def _make_test_env(env_id: str, **kwargs: Any) -> VecEnv:
     """rl_zoo3's, on the problems that the model was evaluated on, unless ``--env-kwargs`` says otherwise."""
-    env_kwargs = {**hyperparams.get("eval_env_kwargs", {}), **env_kwargs}
-    return create_test_env(env_id, *args, hyperparams=hyperparams, env_kwargs=env_kwargs, **kwargs)
+    kwargs["env_kwargs"] = {**kwargs["hyperparams"].get("eval_env_kwargs", {}), **kwargs["env_kwargs"]}
+    return create_test_env(env_id, **kwargs)
 
 
 def record() -> None:
@@ -241,7 +241,7 @@ def _with_files(plot: Callable[[], None]) -> Callable[[], None]:
                 warnings.simplefilter("ignore", UserWarning)  # there may be no screen
                 show()
 
-        plt.show = save_and_show
+        plt.show = save_and_show  # type: ignore[assignment]
         try:
             plot()
         finally:
@@ -257,8 +257,8 @@ def register() -> None:
         ALGOS[name] = algorithm
         HYPERPARAMS_SAMPLER[name] = make_sampler(space)
         HYPERPARAMS_CONVERTER[name] = to_settings
-    rl_zoo3.train.ExperimentManager = TrialExperimentManager
-    rl_zoo3.enjoy.create_test_env = _make_test_env
+    rl_zoo3.train.ExperimentManager = TrialExperimentManager  # type: ignore[misc]
+    rl_zoo3.enjoy.create_test_env = _make_test_env  # type: ignore[assignment]
 
 
 COMMANDS: dict[str, Callable[[], None]] = {

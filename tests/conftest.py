@@ -1,8 +1,11 @@
 """Small models that have collected a few trials and learned nothing yet; and OpenGL, for the tests that draw."""
 
+import importlib
 import os
+from types import ModuleType
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -55,3 +58,12 @@ def _gl_where_a_family_draws(request: pytest.FixtureRequest) -> None:
     parameters = getattr(getattr(request.node, "callspec", None), "params", {})
     if parameters.get("family") is SignEnv or parameters.get("env_id") == "MetaSign-v0":
         request.getfixturevalue("gl")
+
+
+@pytest.fixture(scope="session")
+def zoo() -> ModuleType:
+    """``sb3_dream.zoo``. rl_zoo3 puts its own TimeLimit into Gymnasium; all other tests are to meet Gymnasium's."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for module in (gym.wrappers, gym.wrappers.common):
+            monkeypatch.setattr(module, "TimeLimit", module.TimeLimit)
+        return importlib.import_module("sb3_dream.zoo")

@@ -7,12 +7,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
-from benchmarks import demo, pictures, report, run, sample_complexity, throughput
+from benchmarks import demo, pictures, report, run, sample_complexity, third_party, throughput
 from benchmarks.settings import ALGORITHMS, HYPERPARAMS, load_settings, make_model, make_train_env
 from sb3_dream import DREAM
 from sb3_dream.envs import FAMILIES
@@ -146,3 +147,49 @@ def test_sample_complexity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caps
     assert len(rows) == 3
     assert all(cell for row in rows for cell in row.split(","))
     assert (tmp_path / "sample_complexity.png").exists()
+
+
+def test_frozen_lake_beside_recurrent_ppo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Both algorithms leave a record, a table and a figure, and a finished run is not run again."""
+    arguments = ["--n-timesteps", "1000", "--n-evaluations", "1", "--seeds", "0", "--folder", str(tmp_path)]
+    call(third_party, monkeypatch, *arguments)
+    table = (tmp_path / "table.md").read_text(encoding="utf8")
+    assert "| DREAM |" in table
+    assert "| RecurrentPPO |" in table
+    assert Image.open(tmp_path / "curves.png").width > 300
+    records = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+    assert sorted(records) == ["dream_seed_0.json", "ppo_lstm_seed_0.json"]
+    call(third_party, monkeypatch, *arguments)
+    assert records == {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+
+
+def test_the_lakes_are_gymnasiums_and_unseen() -> None:
+    """What is evaluated on must not be trained on, and the lake that is set in place is the one that Gymnasium would make."""
+    lakes = third_party.split_lakes()
+    assert len(lakes["test"]) == third_party.N_TEST
+    assert not set(lakes["train"]) & set(lakes["test"])
+    trials = third_party.make_trials(lakes["test"], training=False)
+    for problem, lake in zip(trials.problems[:20], lakes["test"], strict=False):
+        third_party.set_lake(trials.env, problem)
+        family: Any = trials.env.unwrapped
+        rows = [b"".join(row).decode() for row in family.desc]
+        made: Any = gym.make("FrozenLake-v1", desc=rows, is_slippery=False).unwrapped
+        assert made.P == family.P
+        assert [letter == "H" for row in rows for letter in row] == list(lake)
+
+
+def test_what_exploring_a_lake_can_bring() -> None:
+    """The limits in the figure: whoever tries the best way, and where it fails takes another one, is as good as the second."""
+    limits = third_party.limits()
+    lakes, ways = third_party.all_lakes(), third_party.ways_across()
+
+    def crosses(way: frozenset[int], lake: third_party.Lake) -> bool:
+        return not any(lake[cell] for cell in way)
+
+    assert limits["no_exploration"] == max(sum(crosses(way, lake) for lake in lakes) for way in ways) / len(lakes)
+    first = [0, 1, 2, 3, 7, 11]
+    n_crossed = sum(crosses(frozenset(first), lake) for lake in lakes)
+    for i, cell in enumerate(first):
+        alike = [lake for lake in lakes if lake[cell] and not any(lake[before] for before in first[:i])]
+        n_crossed += max(sum(crosses(way, lake) for lake in alike) for way in ways)
+    assert limits["no_exploration"] < n_crossed / len(lakes) <= limits["one_exploration"] < limits["problem_known"]

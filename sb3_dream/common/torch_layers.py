@@ -1,20 +1,35 @@
 """Features extractors."""
 
+from typing import Any
+
 import torch as th
 from stable_baselines3.common.torch_layers import NatureCNN
+from torch import nn
 from torch.nn import functional as F
 
 
 class StandardizedCNN(NatureCNN):
     """
-    SB3's ``NatureCNN`` on frames of mean 0 and standard deviation 1, each by its own pixels. On frames that are much alike,
-    such as those of a grey room, the plain one learns nothing for long: what differs is little beside what they share.
+    SB3's ``NatureCNN``, with the frames and what goes into each ReLU brought to mean 0 and standard deviation 1, each frame by
+    itself. On frames that are much alike, such as those of a grey room, the plain one learns nothing for long: what differs is
+    little beside what they share, and what is learned first, a constant, drives the LSTM behind it into saturation.
 
     :param observation_space: of an image, channels first
     :param features_dim: width of the features
-    :param normalized_image: whether pixels are floats already, as in ``NatureCNN``
+    :param kwargs: as of ``NatureCNN``
     :raises AssertionError: if it is no image, as ``NatureCNN``
     """
+
+    def __init__(self, observation_space: Any, features_dim: int = 128, **kwargs: Any):
+        super().__init__(observation_space, features_dim, **kwargs)
+        layers: list[nn.Module] = []
+        for layer in self.cnn:
+            layers.append(layer)
+            if isinstance(layer, nn.Conv2d):
+                layers.append(nn.GroupNorm(1, layer.out_channels))
+        self.cnn = nn.Sequential(*layers)
+        linear, activation = self.linear
+        self.linear = nn.Sequential(linear, nn.LayerNorm(features_dim), activation)
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """

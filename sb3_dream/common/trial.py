@@ -161,7 +161,7 @@ class TrialEnv(gym.Wrapper):
             if isinstance(subspace, spaces.MultiDiscrete) and len(subspace.shape) != 1:
                 raise ValueError(f"SB3 needs MultiDiscrete spaces of one dimension, but {key!r} is {subspace!r}")
             if isinstance(subspace, spaces.MultiDiscrete):
-                # SB3 adds these numbers up. As uint8 the sum runs over at 256, and nn.LSTM (RecurrentPPO) takes no numpy integer
+                # SB3 adds these numbers up: a uint8 would run over at 256, and nn.LSTM (RecurrentPPO) takes Python's int only
                 own[key] = copy(subspace)
                 own[key].nvec = subspace.nvec.astype(object)
         if clash := set(own).intersection(BOOKKEEPING_KEYS):

@@ -72,6 +72,10 @@ def make_trials(
     )
 
 
+# Gymnasium looks here, and puts a window around families that draw pictures: gym.make(..., render_mode="human")
+make_trials.metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # type: ignore[attr-defined]
+
+
 def register_envs() -> None:
     """Make the ids known to Gymnasium. ``import sb3_dream`` does it."""
     for name in FAMILIES:
