@@ -50,8 +50,8 @@ def kl_to_previous(mean: th.Tensor, logvar: th.Tensor) -> th.Tensor:
 class VariBAD(TrialAlgorithm):
     """
     VariBAD (Variational Bayes-Adaptive Deep RL). Paper: https://arxiv.org/abs/1910.08348. The belief over the problem,
-    q(m | τ_:t) = N(mean, σ²), comes from a recurrent network that has seen the trial so far, and is trained to predict the
-    whole trial of H steps, past and future, from each prefix τ_:t:
+    ``q(m | τ_:t) = N(mean, σ²)``, comes from a recurrent network that has seen the trial so far, and is trained to predict the
+    whole trial of H steps, past and future, from each prefix ``τ_:t``:
 
     .. math::
 
