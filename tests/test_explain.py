@@ -62,6 +62,24 @@ def test_distances_and_rewards_are_those_of_the_loss(model: DREAM) -> None:
     assert explained.other_distances.shape == explained.distances.shape
 
 
+def test_rewards_of_several_exploration_episodes() -> None:
+    """They are one exploration to the loss: the bars' sum must be ‖f − g(∅)‖² − ‖f − g(τ)‖² − cT here too, and nothing is paid
+    at a step that was no action."""
+    model = collect(env_kwargs={"n_exploration_episodes": 3})
+    explained = model.explain(gym.make("MetaMap-v0", n_exploration_episodes=3), seed=1)
+    n = int(explained.exploring.sum())
+    paid = explained.exploration_rewards[~np.isnan(explained.exploration_rewards)]
+    assert len(paid) == n - 3
+    d = explained.distances
+    assert paid.sum() == pytest.approx(d[0] - d[n - 1] - 0.01 * len(paid), abs=1e-5)
+    starts = np.flatnonzero(explained.steps == 0)
+    assert explained.episodes[starts].tolist() == [0, 1, 2, 3]
+    assert np.isnan(explained.exploration_rewards[starts]).all()
+    end = starts[1] - 1
+    assert explained.exploration_rewards[end] == pytest.approx(d[end - 1] - d[end + 1] - 0.01, abs=1e-5)
+    assert d[end] != d[end + 1], "the test needs a beginning that tells something"
+
+
 def test_the_cost_is_todays(model: DREAM) -> None:
     """With a cost that grows, a picture from the middle of training shows what a step costs then."""
     env = gym.make("MetaMap-v0")

@@ -19,7 +19,7 @@ class TrialRecord:
 
     #: the problem; the model was not told
     problem_id: Any
-    #: (S,) bool: of the exploration episode
+    #: (S,) bool: of an exploration episode
     exploring: np.ndarray = field(repr=False)
     #: (S,) bool: the last observation of an inner episode, where the action is ignored
     episode_end: np.ndarray = field(repr=False)
@@ -40,7 +40,7 @@ class TrialRecord:
 
     @property
     def episodes(self) -> np.ndarray:
-        """(S,), the number of the inner episode: 0 explores."""
+        """(S,), the number of the inner episode, from 0: exploration comes first."""
         return np.cumsum(self.episode_end) - self.episode_end
 
     @property
@@ -73,7 +73,8 @@ class TrialExplanation(TrialRecord):
     target_mean: np.ndarray = field(repr=False)
     #: (S,), ‖f(target) − z‖²
     distances: np.ndarray = field(repr=False)
-    #: (S,), the drop in distance that came with the observation, less c; NaN where no exploration step led to it
+    #: (S,), the drop in distance that came with the observation, less c; NaN where no exploration step led to it. That at the
+    #: end of an exploration episode has the drop at the beginning of the next one in it, if there is one
     exploration_rewards: np.ndarray = field(repr=False)
 
     @property

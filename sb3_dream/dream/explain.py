@@ -63,7 +63,10 @@ def explain(
     distances = np.square(target_mean - z).sum(axis=1)
     cost = model.exploration_cost_schedule(model._current_progress_remaining)
     stepped = record.exploring & np.append(False, record.exploring[:-1] & ~record.episode_end[:-1])
-    drops = np.append(np.nan, distances[:-1] - distances[1:])
+    # as in learning: what the beginning of another exploration episode tells is paid to the action that led there
+    leads_on = record.episode_end & np.append(record.exploring[1:], False)
+    after = np.where(leads_on, np.append(distances[1:], np.nan), distances)
+    drops = np.append(np.nan, distances[:-1] - after[1:])
     return TrialExplanation(
         **vars(record),
         z=z,

@@ -215,8 +215,8 @@ class DREAMPolicy(RecurrentPolicy):
         steps = self.steps(sequence)
         q_values = observation["instruction"].new_empty(0)
         guess = state.z
-        some_start = bool(start.any())
-        if some_explore := bool(exploring.any()):
+        n_exploring, some_start = int(exploring.count_nonzero()), bool(start.any())
+        if n_exploring > 0:
             if some_start:
                 begins = start & exploring & (state.explored.view(-1) == 0)
                 explorer, decoder = _forget(explorer, begins), _forget(decoder, begins)
@@ -224,12 +224,12 @@ class DREAMPolicy(RecurrentPolicy):
             g, decoder = self.trajectory_decoder(steps, decoder)
             guess = th.where(exploring.view(1, -1, 1), g, guess)
             q_values = q_explore[0]
-        if not bool(exploring.all()):
+        if n_exploring < len(exploring):
             context = self.context(steps, sequence, guess[0] if z is None else z)
             executor = _forget(executor, start) if some_start else executor
             (q_execute,), executor = self.executor(steps, [context], executor)
-            q_values = th.where(exploring.view(-1, 1), q_values, q_execute[0]) if some_explore else q_execute[0]
-        explored = (exploring & end).float().view(1, -1, 1)
+            q_values = th.where(exploring.view(-1, 1), q_values, q_execute[0]) if n_exploring > 0 else q_execute[0]
+        explored = (exploring & end).view(1, -1, 1)
         return q_values, ActingState(*explorer, *decoder, *executor, explored, guess)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
