@@ -4,7 +4,8 @@ of arms |A|. Writes ``benchmarks/results/dream/sample_complexity.csv``, ``.png``
 
 A policy counts as optimal from the evaluation after which it always is, until both have been three times in a row.
 Exploration is optimal when the greedy Q^exp pulls the informative arm in every problem, execution when the greedy return is 1
-in every problem, with z from the exploration trajectory. Evaluations are 5 % apart.
+in every problem, with z from the exploration trajectory. Evaluations are 5 % apart. A run that is there already, made with
+the same settings, is not run again.
 """
 
 import argparse
@@ -26,14 +27,14 @@ from benchmarks.run import RESULTS, SplitEvaluation, describe_source, describe_v
 from sb3_dream import DREAM
 
 ENV_ID = "MetaBandit-v0"
-N_ENVS = 16
+N_ENVS = 8
 STEPS_A_TRIAL = 3  # explore, between the episodes, execute
 IN_A_ROW = 3
 SETTINGS: dict[str, Any] = {
-    # one update for every 16 trials; execution behaves at random throughout, exploration for 30 % of the trials
+    # one update for every 8 trials; execution behaves at random throughout, exploration for 30 % of the trials
     "train_freq": STEPS_A_TRIAL,
     "target_update_interval": N_ENVS * STEPS_A_TRIAL,
-    "learning_rate": 4e-4,
+    "learning_rate": 1e-3,
     "learning_starts": 0,
     "exploration_initial_eps": 1.0,
     "exploration_final_eps": 1.0,
@@ -41,7 +42,6 @@ SETTINGS: dict[str, Any] = {
     "explorer_fraction": 1e-6,
     "policy_kwargs": {
         "net_arch": [256],
-        "lstm_hidden_size": 128,  # the decoder's: one for each arm
         "embedding_dim": 128,
         "problem_hidden_dim": 128,
         "encoder_weight_decay": 0.0,
@@ -96,6 +96,21 @@ def count_trials(n_arms: int, seed: int, max_trials: int) -> dict[str, Any]:
     return {"n_arms": n_arms, "seed": seed, **firsts, "trials_run": model.num_timesteps // STEPS_A_TRIAL}
 
 
+def finished_rows(path: Path, made_with: dict[str, Any]) -> list[dict[str, Any]]:
+    """
+    :param path: of the csv file
+    :param made_with: what a row must have been made with
+    :return: the rows that need not be made again
+    """
+    if not path.exists() or not path.with_suffix(".json").exists():
+        return []
+    record = json.loads(path.with_suffix(".json").read_text(encoding="utf8"))
+    if {key: record.get(key) for key in made_with} != made_with:
+        return []
+    with path.open(newline="", encoding="utf8") as file:
+        return [{key: int(value) if value else None for key, value in row.items()} for row in csv.DictReader(file)]
+
+
 def plot(rows: list[dict[str, Any]], path: Path) -> dict[str, float]:
     """
     :param rows: of the table
@@ -139,18 +154,21 @@ def main() -> None:
     source = describe_source("benchmarks.sample_complexity")
     args.folder.mkdir(parents=True, exist_ok=True)
     path = args.folder / "sample_complexity.csv"
-    rows: list[dict[str, Any]] = []
-    cells = list(itertools.product(args.n_arms, args.seeds))
+    made_with = {"settings": SETTINGS, "n_envs": N_ENVS}
+    rows = finished_rows(path, made_with)
+    done = {(row["n_arms"], row["seed"]) for row in rows}
+    cells = [cell for cell in itertools.product(args.n_arms, args.seeds) if cell not in done]
     with ProcessPoolExecutor(args.n_jobs) as pool:
-        results = pool.map(count_trials, *zip(*cells, strict=True), itertools.repeat(args.max_trials))
+        results = pool.map(count_trials, *zip(*cells, strict=True), itertools.repeat(args.max_trials)) if cells else []
         for row in tqdm(results, total=len(cells)):
             rows.append(row)
             with path.open("w", newline="", encoding="utf8") as file:
                 writer = csv.DictWriter(file, list(rows[0]))
                 writer.writeheader()
                 writer.writerows(rows)
+            path.with_suffix(".json").write_text(json.dumps({**source, **made_with}, indent=1) + "\n", encoding="utf8")
     slopes = plot(rows, path.with_suffix(".png"))
-    record = {**source, "settings": SETTINGS, "n_envs": N_ENVS, "slopes": slopes, "versions": describe_versions()}
+    record = {**source, **made_with, "slopes": slopes, "versions": describe_versions()}
     path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
     for phase, slope in slopes.items():
         print(f"{phase}: trials grow as |A|^{slope:.2f}")

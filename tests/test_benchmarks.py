@@ -148,6 +148,17 @@ def test_sample_complexity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caps
     assert all(cell for row in rows for cell in row.split(","))
     assert (tmp_path / "sample_complexity.png").exists()
 
+    def again(*_: Any) -> None:
+        raise AssertionError("run again")
+
+    monkeypatch.setattr(sample_complexity, "count_trials", again)
+    call(sample_complexity, monkeypatch, *arguments, "--folder", tmp_path)
+    assert (tmp_path / "sample_complexity.csv").read_text(encoding="utf8").splitlines() == rows
+    monkeypatch.setitem(sample_complexity.SETTINGS, "gamma", 0.5)
+    assert not sample_complexity.finished_rows(
+        tmp_path / "sample_complexity.csv", {"settings": sample_complexity.SETTINGS, "n_envs": sample_complexity.N_ENVS}
+    )
+
 
 def test_frozen_lake_beside_recurrent_ppo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Both algorithms leave a record, a table and a figure, and a finished run is not run again."""
