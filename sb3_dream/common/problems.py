@@ -240,11 +240,14 @@ class KwargsFamily(gym.Wrapper[Any, Any, Any, Any]):
         Make the environment anew, unless it is the same problem.
 
         :param problem: the arguments that are special to it
-        :raises ValueError: if it has other spaces
+        :raises ValueError: if it has other spaces, or does not take the arguments
         """
         if problem is self._problem:
             return
-        new = gym.make(self._spec, **problem)
+        try:
+            new = gym.make(self._spec, **problem)
+        except TypeError as error:  # SB3's check_env would say that reset() takes no seed
+            raise ValueError(f"{self._spec.id} could not be made with the arguments {dict(problem)!r}: {error}") from error
         parent: Any = self
         while _n_wrappers(parent.env) > _n_wrappers(new):
             parent = parent.env

@@ -271,7 +271,8 @@ class TrialEnv(gym.Wrapper):
                 raise ValueError(
                     f"{self.env} did not look at options['problem_id'] in reset, so it cannot know its problem. How is it "
                     "told? set_problem='seed' if the reset seed makes the problem; 'kwargs' with dicts of arguments for "
-                    "gymnasium.make; or a callable (env, problem). ('options' if it looks at them later)"
+                    "gymnasium.make (register a class of your own first); or a callable (env, problem), which may set an "
+                    "attribute of env.unwrapped. ('options' if it looks at them later)"
                 )
             self._is_guess = False
         return self._observe(observation, _ON, _OFF, self._no_action, 0.0), self._label(info)

@@ -165,6 +165,7 @@ def _look(trial: TrialEnv, seed: int) -> tuple[list[str], list[str]]:
         doubtful.append(
             f"{len(chosen)} problems gave the same observations and rewards. That is right if it takes more than {_MAX_STEPS} "
             f"random steps to find out; else the family is not told its problem (set_problem={trial.set_problem!r})"
+            + (". A function must set attributes on env.unwrapped, not on a wrapper" if callable(trial.set_problem) else "")
         )
     (_, explored), _ = _phases(trial, trials)
     if any(np.any(episode.instructions) for episodes in explored for episode in episodes):

@@ -66,7 +66,7 @@ def animate_trial(trial: TrialRecord, path: str | Path, milliseconds: int = 350)
     if path.suffix not in (".gif", ".mp4"):
         raise ValueError(f"path must end in .gif or .mp4, got {str(path)!r}")
     if not trial.frames:
-        raise ValueError("trial has no frames: make its environment with render_mode='rgb_array'")
+        raise ValueError("trial has no frames: make its environment (the family in TrialEnv) with render_mode='rgb_array'")
     pictures = list(trial.frames)
     if trial.q_values is not None:
         panel = _Panel(trial)
