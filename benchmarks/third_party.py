@@ -1,10 +1,18 @@
 """
-``python -m benchmarks.third_party``: an environment that was not made for trials. Gymnasium's FrozenLake, on all lakes of
-3 x 4 cells that can be crossed: DREAM and sb3-contrib's RecurrentPPO (needs sb3-contrib) on the same trials, with as many
-environment steps, three seeds each, one after the other on one thread.
+``python -m benchmarks.third_party``: an environment that was not made for trials. Gymnasium's FrozenLake, with maps of our
+own: DREAM and sb3-contrib's RecurrentPPO (needs sb3-contrib) on the same trials, with as many environment steps, three seeds
+each, one after the other on one thread.
 
-The agent sees the number of its cell and nothing else. A problem is a lake: where its holes are. Falling in while exploring
-shows a hole and ends the exploration episode. 195 lakes are for training, and the other 100 for evaluation, greedy.
+Four bridges lead east to the goals, and all but one have a hole. In the west a jetty leads to no goal, but how far it goes
+says which bridge holds: a hole in its k-th cell the k-th bridge, and no hole the fourth. Beside the jetty is ice or not, by
+chance::
+
+    HFHFFHG
+    FFHFHFG
+    HFFSHFG   no hole in the jetty: the fourth bridge
+    HHFFFFG
+
+The agent sees the number of its cell and nothing else. 400 lakes are for training, and 100 others for evaluation, greedy.
 
 Writes a curve (csv) and a record (json) of each run, a table of all (``table.md``) and a figure (``curves.png``) to
 ``benchmarks/results/third_party``. A run that is there already is not run again.
@@ -14,7 +22,6 @@ import argparse
 import csv
 import json
 from functools import cache
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,137 +38,102 @@ from benchmarks.run import LOGGED, RESULTS, CurveCallback, describe_source, desc
 from benchmarks.settings import make_model
 from sb3_dream import DREAM, TrialEnv, evaluate_problems
 
-#: Of each cell, row by row, whether it is a hole.
-Lake = tuple[bool, ...]
+#: The rows of a map of FrozenLake.
+Lake = tuple[str, ...]
 
-SHAPE = (3, 4)
-_N_CELLS = SHAPE[0] * SHAPE[1]
-#: lakes to evaluate on, of 295
-N_TEST = 100
-#: of an inner episode; the shortest way takes 5 steps
-_TIME_LIMIT = 12
-_N_EVAL_ENVS = 50
+N_BRIDGES = 4
+_JETTY_LENGTH = N_BRIDGES - 1
+_BRIDGE_LENGTH = 2
+#: lakes for each bridge that may hold
+_N_TRAIN, _N_TEST = 100, 25
+#: of an inner episode; the longest way to a goal takes 5 steps
+_TIME_LIMIT = 10
+
+#: for the goal, a hole and ice. Falling in costs something, or else nothing that DREAM's networks see would tell of it
+_REWARDS = (1.0, -0.2, 0.0)
+_FAMILY_KWARGS: dict[str, Any] = {"is_slippery": False, "reward_schedule": _REWARDS}
+
+
+def _mean_return(p_crossed: float) -> float:
+    return p_crossed * _REWARDS[0] + (1 - p_crossed) * _REWARDS[1]
+
+
+#: Best returns, exact. Without exploring any bridge is as good as another. Whoever explores a bridge either gets across, or
+#: has one of the others to choose from.
+LIMITS = {
+    "no_exploration": _mean_return(1 / N_BRIDGES),
+    "exploring_a_bridge": _mean_return(2 / N_BRIDGES),
+    "exploring_the_jetty": _mean_return(1.0),
+}
 
 ALGORITHMS: dict[str, Any] = {"dream": DREAM, "ppo_lstm": RecurrentPPO}
-N_TIMESTEPS = 200_000
+N_TIMESTEPS = 100_000
 SETTINGS: dict[str, dict[str, Any]] = {
     "dream": {
         "n_envs": 64,
         "policy": "MlpPolicy",
-        "learning_rate": "lin_0.003",
+        "learning_rate": "lin_0.005",
+        "learning_starts": 3000,
+        "batch_size": 128,
         "gamma": 0.95,
         "train_freq": 2,
-        "target_update_interval": 256,
-        "exploration_fraction": 0.1,
-        "explorer_fraction": 0.4,
+        "target_update_interval": 128,
+        "exploration_fraction": 0.2,
+        "explorer_fraction": 0.6,
+        "explorer_final_eps": 0.2,
         "exploration_cost": 0.0,
         "policy_kwargs": {"problem_hidden_dim": 64, "encoder_weight_decay": 0.02},
     },
     "ppo_lstm": {
         "n_envs": 64,
         "policy": "MultiInputLstmPolicy",
-        "learning_rate": "lin_0.001",
-        "n_steps": 64,
-        "batch_size": 1024,
+        "learning_rate": "lin_0.002",
+        "n_steps": 32,
+        "batch_size": 256,
         "n_epochs": 4,
-        "ent_coef": 0.02,
+        "ent_coef": 0.005,
         "policy_kwargs": {"lstm_hidden_size": 64, "net_arch": [64], "shared_lstm": True, "enable_critic_lstm": False},
     },
 }
 
 
-def _neighbours(cell: int) -> list[int]:
-    row, column = divmod(cell, SHAPE[1])
-    moves = [(row, column - 1), (row + 1, column), (row, column + 1), (row - 1, column)]
-    return [SHAPE[1] * r + c for r, c in moves if 0 <= r < SHAPE[0] and 0 <= c < SHAPE[1]]
-
-
-@cache
-def ways_across() -> list[frozenset[int]]:
-    """:return: the cells of each way from start to goal, without the ways that hold all cells of another one"""
-    ways: set[frozenset[int]] = set()
-
-    def walk(cell: int, before: frozenset[int]) -> None:
-        way = before | {cell}
-        if cell == _N_CELLS - 1:
-            ways.add(way)
-            return
-        for following in _neighbours(cell):
-            if following not in way:
-                walk(following, way)
-
-    walk(0, frozenset())
-    return [way for way in ways if not any(other < way for other in ways)]
-
-
-@cache
-def all_lakes() -> list[Lake]:
-    """:return: every lake that can be crossed. Start (the first cell) and goal (the last one) are never holes"""
-    lakes = [(False, *holes, False) for holes in product((False, True), repeat=_N_CELLS - 2)]
-    return [lake for lake in lakes if any(not any(lake[cell] for cell in way) for way in ways_across())]
+def draw_lake(intact: int, rng: np.random.Generator) -> Lake:
+    """
+    :param intact: the row of the bridge that holds
+    :param rng: draws where the other bridges have their hole, and what is ice beside the jetty
+    :return: the map
+    """
+    rows = []
+    for row in range(N_BRIDGES):
+        bridge = ["F"] * _BRIDGE_LENGTH
+        if row != intact:
+            bridge[rng.integers(_BRIDGE_LENGTH)] = "H"
+        west = list(rng.choice(["F", "H"], _JETTY_LENGTH))
+        if is_start := row == N_BRIDGES // 2:
+            west = ["FH"[cell == intact] for cell in reversed(range(_JETTY_LENGTH))]
+        rows.append("".join([*west, "S" if is_start else "F", *bridge, "G"]))
+    return tuple(rows)
 
 
 def split_lakes() -> dict[str, list[Lake]]:
-    """:return: the lakes of ``train`` and, none of them among these, of ``test``"""
-    lakes = all_lakes()
-    order = np.random.default_rng(0).permutation(len(lakes))
-    return {"train": [lakes[i] for i in order[N_TEST:]], "test": [lakes[i] for i in order[:N_TEST]]}
+    """:return: the lakes of ``train`` and, none of them among these, of ``test``; each bridge holds in as many"""
+    rng = np.random.default_rng(0)
+    split: dict[str, list[Lake]] = {"train": [], "test": []}
+    for intact in range(N_BRIDGES):
+        lakes: dict[Lake, None] = {}
+        while len(lakes) < _N_TRAIN + _N_TEST:
+            lakes[draw_lake(intact, rng)] = None
+        split["train"] += list(lakes)[:_N_TRAIN]
+        split["test"] += list(lakes)[_N_TRAIN:]
+    return split
 
 
-def limits() -> dict[str, float]:
+def holes_of(lake: Lake) -> np.ndarray:
     """
-    Exact, for all lakes with the same chance.
-
-    :return: how often one can get across without exploring (on the best way), after one exploration episode (of the best
-        possible kind, as long as need be), and with the lake known
+    :param lake: a map
+    :return: the problem ID: of each cell, row by row, 1 for a hole and 0 for ice
     """
-    lakes = np.array(all_lakes())
-    open_ways = np.array([[not any(lake[cell] for cell in way) for way in ways_across()] for lake in lakes])
-
-    def crossed(possible: np.ndarray) -> int:
-        """Of the lakes that are still possible, how many the best way crosses."""
-        return int(open_ways[possible].sum(axis=0).max())
-
-    @cache
-    def explored(frozen: frozenset[int]) -> int:
-        """The same after exploring from here on, when all these cells are known to be frozen, and can be walked to."""
-        possible = np.logical_not(lakes[:, sorted(frozen)].any(axis=1))
-        best = crossed(possible)
-        for cell in {cell for known in frozen for cell in _neighbours(known)} - frozen:
-            if cell == _N_CELLS - 1:
-                return int(possible.sum())  # a way has been found
-            with_hole = np.logical_and(possible, lakes[:, cell])
-            best = max(best, explored(frozen | {cell}) + crossed(with_hole))
-        return best
-
-    everything = np.ones(len(lakes), dtype=bool)
-    return {
-        "no_exploration": crossed(everything) / len(lakes),
-        "one_exploration": explored(frozenset([0])) / len(lakes),
-        "problem_known": 1.0,
-    }
-
-
-def set_lake(env: gym.Env, holes: np.ndarray) -> None:
-    """
-    Another lake, in place (``gymnasium.make`` for each trial would take longer than the trial).
-
-    :param env: FrozenLake
-    :param holes: of each cell, whether it is a hole
-    """
-    family: Any = env.unwrapped
-    letters = np.where(holes, b"H", b"F")
-    letters[0], letters[-1] = b"S", b"G"
-    family.desc = letters.reshape(SHAPE)
-    family.P = _transitions(tuple(map(bool, holes)))
-
-
-@cache
-def _transitions(lake: Lake) -> Any:
-    letters = ["FH"[hole] for hole in lake]
-    letters[0], letters[-1] = "S", "G"
-    rows = ["".join(letters[start : start + SHAPE[1]]) for start in range(0, _N_CELLS, SHAPE[1])]
-    return FrozenLakeEnv(desc=rows, is_slippery=False).P
+    return np.array([letter == "H" for letter in "".join(lake)], dtype=np.float32)
 
 
 def make_trials(lakes: list[Lake], training: bool) -> TrialEnv:
@@ -170,9 +142,21 @@ def make_trials(lakes: list[Lake], training: bool) -> TrialEnv:
     :param training: whether ``info`` shows the problem ID
     :return: one exploration and one execution episode in one of them
     """
-    desc = ["S" + "F" * (SHAPE[1] - 1), *["F" * SHAPE[1]] * (SHAPE[0] - 2), "F" * (SHAPE[1] - 1) + "G"]
-    lake = gym.make("FrozenLake-v1", desc=desc, is_slippery=False, max_episode_steps=_TIME_LIMIT)
-    return TrialEnv(lake, np.array(lakes, dtype=np.float32), set_problem=set_lake, training=training)
+    lake_of = {holes_of(lake).tobytes(): lake for lake in lakes}
+
+    def set_lake(env: gym.Env, holes: np.ndarray) -> None:
+        lake = lake_of[holes.astype(np.float32).tobytes()]
+        family: Any = env.unwrapped
+        family.desc, family.P = np.array(lake, dtype="S").view("S1").reshape(N_BRIDGES, -1), _transitions(lake)
+
+    family = gym.make("FrozenLake-v1", desc=lakes[0], max_episode_steps=_TIME_LIMIT, **_FAMILY_KWARGS)
+    return TrialEnv(family, [holes_of(lake) for lake in lakes], set_problem=set_lake, training=training)
+
+
+@cache
+def _transitions(lake: Lake) -> Any:
+    """Made once for each lake: ``gymnasium.make`` for each trial would take longer than the trial."""
+    return FrozenLakeEnv(desc=list(lake), **_FAMILY_KWARGS).P
 
 
 class Evaluation:
@@ -180,24 +164,23 @@ class Evaluation:
 
     def __init__(self) -> None:
         lakes = split_lakes()["test"]
-        self.env: VecEnv = make_vec_env(lambda: make_trials(lakes, training=False), n_envs=_N_EVAL_ENVS, seed=0)
+        self.env: VecEnv = make_vec_env(lambda: make_trials(lakes, training=False), n_envs=len(lakes) // 2, seed=0)
 
     def __call__(self, model: Any) -> dict[str, float]:
         """
         :param model: to evaluate
-        :return: its return, how long it explores, and how often exploring ended in a hole or at the goal
+        :return: its return, how long it explores, and how often exploring ends on the jetty or on a bridge
         """
         results = evaluate_problems(model, self.env)
         sampled = evaluate_problems(model, self.env, deterministic=False)
-        last = np.array([observations[-1] for observations in results.exploration_observations])
-        at_goal = last == _N_CELLS - 1
-        in_hole = results.problem_ids[np.arange(len(last)), last] > 0
+        width = _JETTY_LENGTH + 1 + _BRIDGE_LENGTH + 1
+        columns = np.array([observations[-1] % width for observations in results.exploration_observations])
         return {
             "test/return": results.mean_return,
             "test/return_not_greedy": sampled.mean_return,
             "test/exploration_length": results.mean_exploration_length,
-            "test/found_hole": float(in_hole.mean()),
-            "test/found_goal": float(at_goal.mean()),
+            "test/explored_jetty": float(np.mean(columns < _JETTY_LENGTH)),
+            "test/explored_bridge": float(np.mean(columns > _JETTY_LENGTH)),
         }
 
 
@@ -217,9 +200,11 @@ def run(algo: str, seed: int, n_timesteps: int, n_evaluations: int, folder: Path
     env = make_vec_env(lambda: make_trials(lakes, training=True), n_envs=settings["n_envs"], seed=seed)
     model = make_model(settings, env, ALGORITHMS[algo], seed=seed, device="cpu")
     path = folder / f"{algo}_seed_{seed}"
-    curve = CurveCallback([Evaluation()], n_evaluations, n_timesteps, path.with_suffix(".csv"), LOGGED.get(algo, ()))
+    curve = CurveCallback(
+        [Evaluation()], n_evaluations, n_timesteps, path.with_suffix(".csv"), LOGGED if algo == "dream" else ()
+    )
     model.learn(n_timesteps, callback=curve, log_interval=10**9)
-    last = curve.rows[-5:]
+    last = curve.rows[-3:]
     record = {
         **source,
         "algo": algo,
@@ -227,9 +212,9 @@ def run(algo: str, seed: int, n_timesteps: int, n_evaluations: int, folder: Path
         "settings": settings,
         "n_timesteps": model.num_timesteps,
         "cpu_seconds": curve.rows[-1]["cpu_seconds"],
-        "limits": limits(),
+        "limits": LIMITS,
         "final": curve.rows[-1],
-        "mean_of_last_5": {key: float(np.mean([row[key] for row in last])) for key in last[0] if key.startswith("test/")},
+        "mean_of_last_3": {key: float(np.mean([row[key] for row in last])) for key in last[0] if key.startswith("test/")},
         "versions": {**describe_versions(), "gymnasium": gym.__version__},
     }
     path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
@@ -255,19 +240,19 @@ def table(runs: dict[str, list[dict[str, Any]]]) -> str:
     :return: a Markdown table, one row for each algorithm
     """
     lines = [
-        "| algorithm | lakes crossed, each seed | not greedy | steps | exploring ends in a hole | at the goal | core time |",
+        "| algorithm | return of each seed | not greedy | steps | explores the jetty | a bridge | core time |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for algo, records in runs.items():
         figures = {
-            key: [record["mean_of_last_5"][f"test/{key}"] for record in records]
-            for key in ("return", "return_not_greedy", "found_hole", "found_goal")
+            key: [record["mean_of_last_3"][f"test/{key}"] for record in records]
+            for key in ("return", "return_not_greedy", "explored_jetty", "explored_bridge")
         }
         seconds = [record["cpu_seconds"] for record in records]
         lines.append(
             f"| {ALGORITHMS[algo].__name__} | {', '.join(f'{value:.3f}' for value in figures['return'])} "
             f"| {', '.join(f'{value:.3f}' for value in figures['return_not_greedy'])} | {records[0]['n_timesteps']:,} "
-            f"| {np.mean(figures['found_hole']):.2f} | {np.mean(figures['found_goal']):.2f} "
+            f"| {np.mean(figures['explored_jetty']):.2f} | {np.mean(figures['explored_bridge']):.2f} "
             f"| {min(seconds):.0f} to {max(seconds):.0f} s |"
         )
     return "\n".join(lines)
@@ -292,14 +277,13 @@ def plot(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
                     linewidth=1.2,
                     label=ALGORITHMS[algo].__name__ if i == 0 else None,
                 )
-        bounds = limits()
-        axis.axhline(bounds["one_exploration"], color="black", linestyle="--", linewidth=1, label="best, exploring once")
-        axis.axhline(bounds["no_exploration"], color="gray", linestyle=":", label="best, not exploring")
+        for (name, limit), style in zip(LIMITS.items(), (":", "-.", "--"), strict=True):
+            axis.axhline(limit, color="gray", linestyle=style, linewidth=1, label=f"best, {name.replace('_', ' ')}")
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel(f"share of {N_TEST} unseen lakes crossed")
+    axes[0].set_ylabel("return on 100 unseen lakes")
     axes[0].legend(fontsize=8)
-    figure.suptitle("FrozenLake: one exploration episode, then cross the lake", fontsize=11)
+    figure.suptitle("FrozenLake with a jetty: explore once, then cross the lake", fontsize=11)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
 
@@ -310,7 +294,7 @@ def main() -> None:
     parser.add_argument("--algo", choices=ALGORITHMS, nargs="+", default=list(ALGORITHMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--n-timesteps", type=int, default=N_TIMESTEPS)
-    parser.add_argument("--n-evaluations", type=int, default=20)
+    parser.add_argument("--n-evaluations", type=int, default=12)
     parser.add_argument("--folder", type=Path, default=RESULTS / "third_party")
     args = parser.parse_args()
 

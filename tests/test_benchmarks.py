@@ -177,30 +177,31 @@ def test_frozen_lake_beside_recurrent_ppo(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_the_lakes_are_gymnasiums_and_unseen() -> None:
     """What is evaluated on must not be trained on, and the lake that is set in place is the one that Gymnasium would make."""
     lakes = third_party.split_lakes()
-    assert len(lakes["test"]) == third_party.N_TEST
+    assert [len(set(lakes[split])) for split in ("train", "test")] == [400, 100]
     assert not set(lakes["train"]) & set(lakes["test"])
     trials = third_party.make_trials(lakes["test"], training=False)
-    for problem, lake in zip(trials.problems[:20], lakes["test"], strict=False):
-        third_party.set_lake(trials.env, problem)
+    for problem_id, lake in zip(trials.problem_ids[:20], lakes["test"], strict=False):
+        trials.reset(options={"problem_id": problem_id})
         family: Any = trials.env.unwrapped
-        rows = [b"".join(row).decode() for row in family.desc]
-        made: Any = gym.make("FrozenLake-v1", desc=rows, is_slippery=False).unwrapped
+        made: Any = gym.make("FrozenLake-v1", desc=lake, is_slippery=False, reward_schedule=(1.0, -0.2, 0.0)).unwrapped
         assert made.P == family.P
-        assert [letter == "H" for row in rows for letter in row] == list(lake)
+        assert made.desc.tolist() == family.desc.tolist()
 
 
-def test_what_exploring_a_lake_can_bring() -> None:
-    """The limits in the figure: whoever tries the best way, and where it fails takes another one, is as good as the second."""
-    limits = third_party.limits()
-    lakes, ways = third_party.all_lakes(), third_party.ways_across()
-
-    def crosses(way: frozenset[int], lake: third_party.Lake) -> bool:
-        return not any(lake[cell] for cell in way)
-
-    assert limits["no_exploration"] == max(sum(crosses(way, lake) for lake in lakes) for way in ways) / len(lakes)
-    first = [0, 1, 2, 3, 7, 11]
-    n_crossed = sum(crosses(frozenset(first), lake) for lake in lakes)
-    for i, cell in enumerate(first):
-        alike = [lake for lake in lakes if lake[cell] and not any(lake[before] for before in first[:i])]
-        n_crossed += max(sum(crosses(way, lake) for lake in alike) for way in ways)
-    assert limits["no_exploration"] < n_crossed / len(lakes) <= limits["one_exploration"] < limits["problem_known"]
+def test_the_limits_of_the_lakes() -> None:
+    """One bridge holds, all equally often, and the jetty says which: else the lines in the figure are wrong."""
+    lakes = [lake for split in third_party.split_lakes().values() for lake in split]
+    start = third_party.N_BRIDGES - 1
+    intact = []
+    for lake in lakes:
+        whole = [row for row, cells in enumerate(lake) if "H" not in cells[start:]]
+        assert len(whole) == 1
+        intact += whole
+        jetty = lake[third_party.N_BRIDGES // 2][:start]
+        assert jetty[::-1].find("H") == (whole[0] if whole[0] < start else -1)
+    counts = np.bincount(intact)
+    assert len(set(counts)) == 1
+    share = counts[0] / len(lakes)
+    assert third_party.LIMITS["no_exploration"] == pytest.approx(share - 0.2 * (1 - share))
+    # where the bridge that was explored does not hold, one of the others does, each with the same chance
+    assert third_party.LIMITS["exploring_a_bridge"] == pytest.approx(2 * share - 0.2 * (1 - 2 * share))
