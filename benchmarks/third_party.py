@@ -200,9 +200,7 @@ def run(algo: str, seed: int, n_timesteps: int, n_evaluations: int, folder: Path
     env = make_vec_env(lambda: make_trials(lakes, training=True), n_envs=settings["n_envs"], seed=seed)
     model = make_model(settings, env, ALGORITHMS[algo], seed=seed, device="cpu")
     path = folder / f"{algo}_seed_{seed}"
-    curve = CurveCallback(
-        [Evaluation()], n_evaluations, n_timesteps, path.with_suffix(".csv"), LOGGED if algo == "dream" else ()
-    )
+    curve = CurveCallback([Evaluation()], n_evaluations, n_timesteps, path.with_suffix(".csv"), LOGGED.get(algo, ()))
     model.learn(n_timesteps, callback=curve, log_interval=10**9)
     last = curve.rows[-3:]
     record = {
