@@ -1,6 +1,6 @@
 """
 ``python -m benchmarks.third_party``: an environment that was not made for trials. Gymnasium's FrozenLake, with maps of our
-own: DREAM and sb3-contrib's RecurrentPPO (needs sb3-contrib) on the same trials, with as many environment steps, three seeds
+own: DREAM and sb3-contrib's RecurrentPPO (needs sb3-contrib) on the same trials, with as many environment steps, five seeds
 each, one after the other on one thread.
 
 Four bridges lead east to the goals, and all but one have a hole. In the west a jetty leads to no goal, but how far it goes
@@ -67,7 +67,7 @@ LIMITS = {
 }
 
 ALGORITHMS: dict[str, Any] = {"dream": DREAM, "ppo_lstm": RecurrentPPO}
-N_TIMESTEPS = 100_000
+N_TIMESTEPS = 150_000
 SETTINGS: dict[str, dict[str, Any]] = {
     "dream": {
         "n_envs": 64,
@@ -79,8 +79,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "train_freq": 2,
         "target_update_interval": 128,
         "exploration_fraction": 0.2,
-        "explorer_fraction": 0.6,
-        "explorer_final_eps": 0.2,
+        "explorer_fraction": 0.8,
+        "explorer_final_eps": 0.3,
         "exploration_cost": 0.0,
         "policy_kwargs": {"problem_hidden_dim": 64, "encoder_weight_decay": 0.02},
     },
@@ -290,7 +290,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--algo", choices=ALGORITHMS, nargs="+", default=list(ALGORITHMS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--n-timesteps", type=int, default=N_TIMESTEPS)
     parser.add_argument("--n-evaluations", type=int, default=12)
     parser.add_argument("--folder", type=Path, default=RESULTS / "third_party")
