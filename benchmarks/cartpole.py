@@ -17,19 +17,18 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
 
-from benchmarks.run import RESULTS, describe_source, describe_versions
+from benchmarks import settings as committed
+from benchmarks.records import RESULTS, describe_source, describe_versions
 from benchmarks.settings import load_settings, make_model
-from sb3_dream import RecurrentDQN
 
 #: rl_zoo3's name for it
 ENV_ID = "CartPoleNoVel-v1"
-ALGORITHMS: dict[str, Any] = {"recurrent_dqn": RecurrentDQN, "ppo_lstm": RecurrentPPO}
+ALGORITHMS = {name: committed.ALGORITHMS[name] for name in ("recurrent_dqn", "ppo_lstm")}
 #: what counts as solved
 SOLVED = 475.0
 #: episodes in the last evaluation, and in the others

@@ -10,7 +10,7 @@ from pathlib import Path
 import gymnasium as gym
 import torch as th
 
-from benchmarks.run import SplitEvaluation
+from benchmarks.evaluation import SplitEvaluation
 from benchmarks.settings import load_settings, make_model, make_train_env
 from sb3_dream.common.visualization import record_trial
 

@@ -23,7 +23,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from tqdm import tqdm
 
-from benchmarks.run import RESULTS, SplitEvaluation, describe_source, describe_versions
+from benchmarks.evaluation import SplitEvaluation
+from benchmarks.records import RESULTS, describe_source, describe_versions
 from sb3_dream import DREAM
 
 ENV_ID = "MetaBandit-v0"

@@ -2,16 +2,18 @@
 
 from typing import Any
 
+from sb3_contrib import RecurrentPPO
+from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_dream import DREAM, IMPORT, RecurrentDQN, VariBAD
+from sb3_dream import DREAM, algorithms
 from sb3_dream.common.settings import HYPERPARAMS, load_settings, parse_settings
 
 __all__ = ["ALGORITHMS", "HYPERPARAMS", "load_settings", "make_model", "make_train_env"]
 
 #: by the name of its file in benchmarks/hyperparams
-ALGORITHMS: dict[str, Any] = {"dream": DREAM, "recurrent_dqn": RecurrentDQN, "import": IMPORT, "varibad": VariBAD}
+ALGORITHMS: dict[str, Any] = {**algorithms.ALGORITHMS, "ppo_lstm": RecurrentPPO, "dqn": DQN}
 _NOT_FOR_THE_MODEL = ("n_envs", "n_timesteps", "env_kwargs", "eval_env_kwargs", "normalize")
 
 

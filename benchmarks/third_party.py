@@ -30,13 +30,14 @@ import numpy as np
 import torch as th
 from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
 from matplotlib.figure import Figure
-from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
-from benchmarks.run import LOGGED, RESULTS, CurveCallback, describe_source, describe_versions
+from benchmarks import settings as committed
+from benchmarks.curve import LOGGED, CurveCallback
+from benchmarks.records import RESULTS, describe_source, describe_versions
 from benchmarks.settings import make_model
-from sb3_dream import DREAM, TrialEnv, evaluate_problems
+from sb3_dream import TrialEnv, evaluate_problems
 
 #: The rows of a map of FrozenLake.
 Lake = tuple[str, ...]
@@ -66,7 +67,7 @@ LIMITS = {
     "exploring_the_jetty": _mean_return(1.0),
 }
 
-ALGORITHMS: dict[str, Any] = {"dream": DREAM, "ppo_lstm": RecurrentPPO}
+ALGORITHMS = {name: committed.ALGORITHMS[name] for name in ("dream", "ppo_lstm")}
 N_TIMESTEPS = 150_000
 SETTINGS: dict[str, dict[str, Any]] = {
     "dream": {

@@ -23,7 +23,8 @@ import torch as th
 from stable_baselines3.common.callbacks import CheckpointCallback
 from tqdm import tqdm
 
-from benchmarks.run import RESULTS, SplitEvaluation, describe_source, describe_versions
+from benchmarks.evaluation import SplitEvaluation
+from benchmarks.records import RESULTS, describe_source, describe_versions
 from benchmarks.settings import load_settings, make_model, make_train_env
 from sb3_dream import DREAM
 

@@ -16,15 +16,15 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium as gym
 import matplotlib as mpl
 from matplotlib import pyplot as plt
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_dream import DREAM, IMPORT, RecurrentDQN, VariBAD, record_trial
+from sb3_dream import record_trial
+from sb3_dream.algorithms import ALGORITHMS
 from sb3_dream.common.settings import HYPERPARAMS, load_settings, parse_settings
 
 try:
@@ -57,47 +57,31 @@ _RECURRENT: Space = {
 }
 
 
-class Entry(NamedTuple):
-    """What the zoo knows of an algorithm."""
-
-    algorithm: type[BaseAlgorithm]
-    space: Space
-
-
-#: by the name that ``--algo`` takes, which is that of the file in benchmarks/hyperparams
-ALGORITHMS = {
-    "dream": Entry(
-        DREAM,
-        {
-            **_RECURRENT,
-            "explorer_fraction": [0.2, 0.4, 0.6, 0.8],
-            "explorer_final_eps": [0.01, 0.05, 0.1, 0.2],
-            "exploration_cost": (1e-3, 3e-2),
-            "policy_kwargs.embedding_dim": [8, 16, 32, 64],
-            "policy_kwargs.encoder_weight_decay": [0.0, 0.02, 0.05, 0.1],
-            "policy_kwargs.decoder_weight_decay": [0.0, 0.05, 0.1, 0.2],
-        },
-    ),
-    "recurrent_dqn": Entry(RecurrentDQN, {**_RECURRENT, "tau": (5e-3, 1.0), "policy_kwargs.enable_peaks": [False, True]}),
-    "import": Entry(
-        IMPORT,
-        {
-            **_RECURRENT,
-            "belief_weight": (1e-2, 1e1),
-            "policy_kwargs.embedding_dim": [8, 16, 32, 64],
-            "policy_kwargs.enable_peaks": [False, True],
-        },
-    ),
-    "varibad": Entry(
-        VariBAD,
-        {
-            **_RECURRENT,
-            "kl_weight": (1e-3, 1.0),
-            "n_prefixes": [2, 4, 8],
-            "policy_kwargs.latent_dim": [4, 8, 16],
-            "policy_kwargs.enable_peaks": [False, True],
-        },
-    ),
+#: of each algorithm here
+SPACES: dict[str, Space] = {
+    "dream": {
+        **_RECURRENT,
+        "explorer_fraction": [0.2, 0.4, 0.6, 0.8],
+        "explorer_final_eps": [0.01, 0.05, 0.1, 0.2],
+        "exploration_cost": (1e-3, 3e-2),
+        "policy_kwargs.embedding_dim": [8, 16, 32, 64],
+        "policy_kwargs.encoder_weight_decay": [0.0, 0.02, 0.05, 0.1],
+        "policy_kwargs.decoder_weight_decay": [0.0, 0.05, 0.1, 0.2],
+    },
+    "recurrent_dqn": {**_RECURRENT, "tau": (5e-3, 1.0), "policy_kwargs.enable_peaks": [False, True]},
+    "import": {
+        **_RECURRENT,
+        "belief_weight": (1e-2, 1e1),
+        "policy_kwargs.embedding_dim": [8, 16, 32, 64],
+        "policy_kwargs.enable_peaks": [False, True],
+    },
+    "varibad": {
+        **_RECURRENT,
+        "kl_weight": (1e-3, 1.0),
+        "n_prefixes": [2, 4, 8],
+        "policy_kwargs.latent_dim": [4, 8, 16],
+        "policy_kwargs.enable_peaks": [False, True],
+    },
 }
 
 
@@ -253,9 +237,9 @@ def _with_files(plot: Callable[[], None]) -> Callable[[], None]:
 
 def register() -> None:
     """Make the algorithms and the manager known to rl_zoo3, in the way that its documentation has for algorithms of others."""
-    for name, (algorithm, space) in ALGORITHMS.items():
+    for name, algorithm in ALGORITHMS.items():
         ALGOS[name] = algorithm
-        HYPERPARAMS_SAMPLER[name] = make_sampler(space)
+        HYPERPARAMS_SAMPLER[name] = make_sampler(SPACES[name])
         HYPERPARAMS_CONVERTER[name] = to_settings
     rl_zoo3.train.ExperimentManager = TrialExperimentManager  # type: ignore[misc]
     rl_zoo3.enjoy.create_test_env = _make_test_env  # type: ignore[assignment]

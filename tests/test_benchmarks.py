@@ -14,6 +14,8 @@ import yaml
 from PIL import Image
 
 from benchmarks import demo, pictures, report, run, sample_complexity, third_party, throughput
+from benchmarks.curve import LOGGED
+from benchmarks.evaluation import SplitEvaluation
 from benchmarks.settings import ALGORITHMS, HYPERPARAMS, load_settings, make_model, make_train_env
 from sb3_dream import DREAM
 from sb3_dream.envs import FAMILIES
@@ -54,7 +56,7 @@ def test_a_run_of_a_rival(algo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     (each,) = report.read_runs(tmp_path)
     assert each["optimum"] == {"test": 1.0}
     assert len(each["curve"]) == 2
-    assert set(run.LOGGED[algo]) < set(each["curve"][0])
+    assert set(LOGGED[algo]) < set(each["curve"][0])
     assert "train/problem_norm" not in each["curve"][0]
 
 
@@ -71,7 +73,7 @@ def test_evaluation_is_in_trials_as_in_training() -> None:
 
     for env_kwargs, n_episodes in (({}, 1), ({"n_execution_episodes": 2}, 2)):
         seen.clear()
-        figures = run.SplitEvaluation("MetaMap-v0", "test", env_kwargs)(Watch())
+        figures = SplitEvaluation("MetaMap-v0", "test", env_kwargs)(Watch())
         assert figures["test/return"] == pytest.approx(-2.0)
         assert figures["test/exploration_length"] == 1.0
         assert sorted(Counter(seen).values()) == [24 * n_episodes] * 4
