@@ -34,7 +34,7 @@ def read_curve(path: Path) -> list[Row]:
     :raises ValueError: if it is not whole; it names the file and the line
     """
     text = path.read_text(encoding="utf8")
-    header, *lines = csv.reader(io.StringIO(text, newline="")) or [[]]
+    header, *lines = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
     if missing := [name for name in _NEEDED if name not in header]:
         raise ValueError(f"{path}, line 1: the header has no {', '.join(missing)}")
     rows: list[Row] = []
