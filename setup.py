@@ -6,6 +6,8 @@ ROOT = Path(__file__).parent
 MINIWORLD = ["miniworld>=2.1,<3"]
 ZOO = ["rl_zoo3[plots]>=2.9.2,<3"]
 VIDEO = ["imageio[ffmpeg]"]
+BENCHMARKS = ["pyyaml", "sb3-contrib>=2.9,<3"]
+RAY = ["ray>=2.50,<3"]
 
 setup(
     name="sb3_dream",
@@ -34,7 +36,9 @@ setup(
     ],
     extras_require={
         # what runs from benchmarks/ needs
-        "benchmarks": ["pyyaml"],
+        "benchmarks": BENCHMARKS,
+        # python -m benchmarks.run --engine ray
+        "ray": RAY,
         # MetaSign-v0; the system needs OpenGL too: apt-get install libegl1 libgl1 libglu1-mesa libgl1-mesa-dri
         "miniworld": MINIWORLD,
         # python -m sb3_dream.zoo
@@ -50,8 +54,9 @@ setup(
             "mypy>=2.0,<3",
             "types-PyYAML",
             "types-tqdm",
-            "sb3-contrib>=2.9,<3",
             "tensorboard",
+            *BENCHMARKS,
+            *RAY,
             *MINIWORLD,
             *ZOO,
             *VIDEO,

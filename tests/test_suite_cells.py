@@ -24,8 +24,6 @@ from benchmarks.records import RESULTS
 from benchmarks.settings import ALGORITHMS, make_train_env
 from benchmarks.suites import make_cells
 
-ARMS = {"n_arms": 4}
-
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
     """As from the command line."""
@@ -33,12 +31,9 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
     run.main()
 
 
-def tiny(folder: Path, algo: str = "recurrent_dqn", **kwargs: Any) -> Cell:
+def tiny(folder: Path, algo: str = "recurrent_dqn", seed: int = 0, n_timesteps: int = 1200, n_evaluations: int = 6) -> Cell:
     """A cell of a second or two."""
-    return Cell(
-        **{"algo": algo, "env_id": "MetaBandit-v0", "seed": 0, "folder": folder, "n_timesteps": 1200}
-        | {"env_kwargs": ARMS, "n_evaluations": 6, **kwargs}
-    )
+    return Cell(algo, "MetaBandit-v0", seed, folder, n_timesteps, {"n_arms": 4}, n_evaluations)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
