@@ -57,7 +57,12 @@ class Cell:
     n_evaluations: int = N_EVALUATIONS
 
     def __str__(self) -> str:
-        return f"{self.algo} {folder_of(Path(), self.algo, self.env_id, self.env_kwargs).name} seed {self.seed}"
+        return f"{self.algo} {self.env_name} seed {self.seed}"
+
+    @property
+    def env_name(self) -> str:
+        """The id, and what comes on top of the settings."""
+        return folder_of(Path(), self.algo, self.env_id, self.env_kwargs).name
 
     @property
     def csv(self) -> Path:

@@ -101,7 +101,7 @@ def _chosen(parser: argparse.ArgumentParser, args: argparse.Namespace, folder: P
 
 def _summary(cell: Cell, record: dict[str, Any]) -> str:
     figures = {**record["mean_of_last_5"], "cpu_seconds": record["cpu_seconds"]}
-    return json.dumps({"algo": cell.algo, "env": cell.folder.name, "seed": cell.seed, **figures})
+    return json.dumps({"algo": cell.algo, "env": cell.env_name, "seed": cell.seed, **figures})
 
 
 def run_all(cells: Sequence[Cell], outcomes: Iterable[Outcome]) -> dict[str, str]:
