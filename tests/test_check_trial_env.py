@@ -320,7 +320,7 @@ def test_the_environment_must_be_a_trial(env: Any) -> None:
 
 def test_a_time_limit_around_the_trial() -> None:
     """It would cut trials in the middle of an episode; people put it there, as gym.make does."""
-    with pytest.raises(ValueError, match="TimeLimit is around the trial.* around the family"):
+    with pytest.raises(ValueError, match=r"TimeLimit is around the trial.* around the family"):
         check_trial_env(Monitor(TimeLimit(trials(Lights), 10)))
 
 
