@@ -35,7 +35,11 @@ def _averages(comparison: Comparison, rows: dict[str, dict[str, Estimate]]) -> s
         n_families = len(estimates) - 1
         over = "" if n_families == len(titles) else f" ({n_families} of {len(titles)} families)"
         each = [
-            f"{_interval(estimates[family.title])}, n = {len(family.runs[algo])}" if family.title in estimates else "no results"
+            (
+                f"{_interval(estimates[family.title])}, n = {len(family.runs[algo])}"
+                if family.title in estimates
+                else "no results"
+            )
             for family in comparison.averaged
         ]
         return [NAMES[algo], _interval(estimates[ALL]) + over, *each]
@@ -114,14 +118,20 @@ def _throughput(record: dict[str, Any]) -> str:
     rows = [
         [
             NAMES[algo],
-            f"{np.median(figures['steps_per_second']):,.0f}",
-            f"{min(figures['steps_per_second']):,.0f} to {max(figures['steps_per_second']):,.0f}",
             f"{np.median(figures['steps_per_cpu_second']):,.0f}",
+            f"{min(figures['steps_per_cpu_second']):,.0f} to {max(figures['steps_per_cpu_second']):,.0f}",
+            f"{np.median(figures['steps_per_second']):,.0f}",
             str(figures["n_envs"]),
         ]
         for algo, figures in record["algorithms"].items()
     ]
-    header = ["algorithm", "environment steps/s", "of single rounds", "for a second of processor time", "environments side by side"]
+    header = [
+        "algorithm",
+        "environment steps/s",
+        "of single rounds",
+        "for a second of processor time",
+        "environments side by side",
+    ]
     return _table(header, rows)
 
 
@@ -154,7 +164,9 @@ def write_page(comparison: Comparison, unfinished: Sequence[str], throughput: Pa
             "![Share of what exploring can bring, for each algorithm](aggregate.png)",
         ]
         if any(len(estimates) <= len(comparison.averaged) for estimates in comparison.shares.values()):
-            parts.append("Where results are missing, the mean is over the other families, and cannot be compared as it stands.")
+            parts.append(
+                "Where results are missing, the mean is over the other families, and cannot be compared as it stands."
+            )
     if comparison.improvements:
         parts += [
             "How likely a run of DREAM is better than one of the rival's (a tie counts half):",
@@ -188,8 +200,9 @@ def write_page(comparison: Comparison, unfinished: Sequence[str], throughput: Pa
         record = json.loads(throughput.read_text(encoding="utf8"))
         parts += [
             "### Throughput",
-            f"{record['env']}, committed settings, one core, updates included; {record['n_rounds']} rounds of"
-            f" {record['n_steps']:,} steps each, taken in turns in one process, after a first one that is not counted. Median.",
+            f"{record['env']}, committed settings, one core, updates included: median of {record['n_rounds']} rounds of"
+            f" {record['n_steps']:,} steps each, taken in turns in one process, after a first one that is not counted"
+            " (`python -m benchmarks.throughput --suite`). The first column is for a core with nothing else to do.",
             _throughput(record),
         ]
     return "\n\n".join(parts) + "\n"

@@ -41,23 +41,23 @@ def read_curve(path: Path) -> list[dict[str, float]]:
     :return: its rows
     :raises ValueError: for a row that is not whole, or if there is none; it names file and line
     """
-    with path.open(encoding="utf8", newline="") as file:
-        lines = csv.reader(file)
-        header = next(lines, [])
-        missing = {"timesteps", "seconds", "test/return"} - set(header)
-        if missing:
-            raise ValueError(f"{path}, line 1: the header has no {', '.join(sorted(missing))}")
-        rows: list[dict[str, float]] = []
-        for cells in lines:
-            try:
-                row = {key: float(cell) for key, cell in zip(header, cells, strict=True)}
-            except ValueError as error:
-                raise ValueError(f"{path}, line {lines.line_num}: not one number for each column: {','.join(cells)!r}") from error
-            if rows and row["timesteps"] <= rows[-1]["timesteps"]:
-                raise ValueError(f"{path}, line {lines.line_num}: timesteps {row['timesteps']:.0f} do not go up")
-            rows.append(row)
+    text = path.read_text(encoding="utf8")
+    header, *lines = csv.reader(text.splitlines()) or [[]]
+    if missing := {"timesteps", "seconds", "test/return"} - set(header):
+        raise ValueError(f"{path}, line 1: the header has no {', '.join(sorted(missing))}")
+    rows: list[dict[str, float]] = []
+    for number, cells in enumerate(lines, start=2):
+        try:
+            row = {key: float(cell) for key, cell in zip(header, cells, strict=True)}
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: not one number for each column: {','.join(cells)!r}") from error
+        if rows and row["timesteps"] <= rows[-1]["timesteps"]:
+            raise ValueError(f"{path}, line {number}: timesteps {row['timesteps']:.0f} do not go up")
+        rows.append(row)
     if not rows:
         raise ValueError(f"{path}, line 2: no evaluation")
+    if not text.endswith("\n"):  # a number that was cut is a number still
+        raise ValueError(f"{path}, line {len(rows) + 1}: cut in the middle")
     return rows
 
 
@@ -76,6 +76,8 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
         missing = {"final", "optimum", "settings", "n_timesteps"} - set(record)
         if missing:
             raise ValueError(f"{path}: no record of a run, it has no {', '.join(sorted(missing))}")
+        if not path.with_suffix(".csv").exists():
+            raise ValueError(f"{path} is there, but its curve {path.stem}.csv is not")
         curve = read_curve(path.with_suffix(".csv"))
         if curve[-1]["timesteps"] != record["final"]["timesteps"]:
             raise ValueError(
