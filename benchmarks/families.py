@@ -42,7 +42,7 @@ def read_curve(path: Path) -> list[dict[str, float]]:
     :raises ValueError: for a row that is not whole, or if there is none; it names file and line
     """
     text = path.read_text(encoding="utf8")
-    header, *lines = csv.reader(text.splitlines()) or [[]]
+    header, *lines = [*csv.reader(text.splitlines())] or [[]]
     if missing := {"timesteps", "seconds", "test/return"} - set(header):
         raise ValueError(f"{path}, line 1: the header has no {', '.join(sorted(missing))}")
     rows: list[dict[str, float]] = []
