@@ -127,9 +127,9 @@ def _throughput(record: dict[str, Any]) -> str:
     ]
     header = [
         "algorithm",
-        "environment steps/s",
+        "environment steps for a second of processor time",
         "of single rounds",
-        "for a second of processor time",
+        "by the wall clock",
         "environments side by side",
     ]
     return _table(header, rows)

@@ -188,6 +188,20 @@ def test_the_control_is_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not (tmp_path / "comparison" / "aggregate.png").exists()
 
 
+def test_throughput_goes_by_processor_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that does other things as well, the wall clock measures those."""
+    for algo in ("import", "varibad"):
+        write_run(tmp_path, algo, CONTROL, 0, [0.8] * 6)
+    figures = {"n_envs": 64, "steps_per_second": [10, 20, 90], "steps_per_cpu_second": [5000, 4000, 6000]}
+    record = {"env": "MetaMap-v0", "n_rounds": 3, "n_steps": 16384, "algorithms": {"dqn": figures}}
+    (tmp_path / "comparison").mkdir()
+    (tmp_path / "comparison" / "throughput.json").write_text(json.dumps(record), encoding="utf8")
+    page = run_report(tmp_path, monkeypatch)
+    header = rows_of(page, "algorithm")[-1]
+    assert header[1:4] == ["environment steps for a second of processor time", "of single rounds", "by the wall clock"]
+    assert rows_of(page, "DQN") == [["DQN", "5,000", "4,000 to 6,000", "20", "64"]]
+
+
 def test_cooking_counts_once_with_its_training_problems(tmp_path: Path) -> None:
     """Its test split is one problem, and the limit without exploring is a mean over all of them."""
     for algo in ("dream", "import"):
