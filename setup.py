@@ -5,6 +5,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 MINIWORLD = ["miniworld>=2.1,<3"]
 ZOO = ["rl_zoo3[plots]>=2.9.2,<3"]
+COMPARISON = ["rliable>=1.2,<2"]
 VIDEO = ["imageio[ffmpeg]"]
 
 setup(
@@ -34,7 +35,9 @@ setup(
     ],
     extras_require={
         # what runs from benchmarks/ needs
-        "benchmarks": ["pyyaml"],
+        "benchmarks": ["pyyaml", "sb3-contrib>=2.9,<3"],
+        # python -m benchmarks.report
+        "comparison": COMPARISON,
         # MetaSign-v0; the system needs OpenGL too: apt-get install libegl1 libgl1 libglu1-mesa libgl1-mesa-dri
         "miniworld": MINIWORLD,
         # python -m sb3_dream.zoo
@@ -52,6 +55,7 @@ setup(
             "types-tqdm",
             "sb3-contrib>=2.9,<3",
             "tensorboard",
+            *COMPARISON,
             *MINIWORLD,
             *ZOO,
             *VIDEO,
