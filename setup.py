@@ -5,6 +5,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 MINIWORLD = ["miniworld>=2.1,<3"]
 ZOO = ["rl_zoo3[plots]>=2.9.2,<3"]
+COMPARISON = ["rliable>=1.2,<2"]
 VIDEO = ["imageio[ffmpeg]"]
 BENCHMARKS = ["pyyaml", "sb3-contrib>=2.9,<3"]
 RAY = ["ray>=2.50,<3"]
@@ -39,6 +40,8 @@ setup(
         "benchmarks": BENCHMARKS,
         # python -m benchmarks.run --engine ray
         "ray": RAY,
+        # python -m benchmarks.report
+        "comparison": COMPARISON,
         # MetaSign-v0; the system needs OpenGL too: apt-get install libegl1 libgl1 libglu1-mesa libgl1-mesa-dri
         "miniworld": MINIWORLD,
         # python -m sb3_dream.zoo
@@ -57,6 +60,7 @@ setup(
             "tensorboard",
             *BENCHMARKS,
             *RAY,
+            *COMPARISON,
             *MINIWORLD,
             *ZOO,
             *VIDEO,

@@ -13,9 +13,9 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
 
 from benchmarks.checkpoint import Checkpoint, differences, locked
-from benchmarks.curve import LOGGED, CurveCallback, read_curve
+from benchmarks.curve import LOGGED, CurveCallback
 from benchmarks.evaluation import SplitEvaluation
-from benchmarks.records import describe_source, describe_versions
+from benchmarks.records import describe_source, describe_versions, read_curve, read_run
 from benchmarks.settings import ALGORITHMS, load_settings, make_model, make_train_env
 from sb3_dream.common.files import whole_file
 
@@ -115,19 +115,8 @@ class Cell:
         if not self.json.exists():
             self._check_unfinished()
             return None
-        try:
-            record = json.loads(self.json.read_text(encoding="utf8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{self.json}, line {error.lineno}: {error.msg}") from error
-        if not self.csv.exists():
-            raise ValueError(f"{self.json} is there, but its curve {self.csv.name} is not")
-        rows = read_curve(self.csv)
+        record = read_run(self.json)
         n_timesteps = record["n_timesteps"]
-        if rows[-1]["timesteps"] != n_timesteps:
-            raise ValueError(
-                f"{self.csv}, line {len(rows) + 1}: ends at {rows[-1]['timesteps']:.0f} steps, but {self.json.name} at "
-                f"{n_timesteps}"
-            )
         now = {**self.description}
         wanted = now.pop("n_timesteps")
         before = {key: record[key] for key in now if key in record} | {

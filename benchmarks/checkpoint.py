@@ -13,7 +13,7 @@ import numpy as np
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from benchmarks.curve import Row
+from benchmarks.records import Row
 from sb3_dream.common.files import whole_file
 from sb3_dream.common.off_policy import RecurrentOffPolicyAlgorithm
 

@@ -1,7 +1,5 @@
 """The curve of a run: a row of figures each evaluation, in a csv file."""
 
-import csv
-import io
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from sb3_dream.common.files import whole_file
+from benchmarks.records import Row, write_curve
 
 #: what the models themselves log and the curve keeps
 LOGGED = {
@@ -22,50 +20,6 @@ LOGGED = {
     "ppo_lstm": ("train/value_loss", "train/entropy_loss", "train/explained_variance"),
     "dqn": ("train/loss",),
 }
-_NEEDED = ("timesteps", "seconds", "test/return")
-
-Row = dict[str, float]
-
-
-def read_curve(path: Path) -> list[Row]:
-    """
-    :param path: a csv file, one row each evaluation
-    :return: its rows
-    :raises ValueError: if it is not whole; it names the file and the line
-    """
-    text = path.read_text(encoding="utf8")
-    header, *lines = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
-    if missing := [name for name in _NEEDED if name not in header]:
-        raise ValueError(f"{path}, line 1: the header has no {', '.join(missing)}")
-    rows: list[Row] = []
-    for number, cells in enumerate(lines, start=2):
-        if len(cells) != len(header):
-            raise ValueError(f"{path}, line {number}: {len(cells)} of {len(header)} columns")
-        try:
-            row = dict(zip(header, map(float, cells), strict=True))
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
-        if rows and row["timesteps"] <= rows[-1]["timesteps"]:
-            raise ValueError(f"{path}, line {number}: timesteps {row['timesteps']:.0f} do not go up")
-        rows.append(row)
-    if not text.endswith("\n"):  # a number that was cut is a number still
-        raise ValueError(f"{path}, line {len(rows) + 1}: cut in the middle")
-    if not rows:
-        raise ValueError(f"{path}, line 2: no evaluation")
-    return rows
-
-
-def write_curve(path: Path, rows: Sequence[Row]) -> None:
-    """
-    :param path: the csv file, which is whole or not there
-    :param rows: each evaluation's
-    """
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    with whole_file(path, "csv") as file:
-        file.write(text.getvalue().encode())
 
 
 class CurveCallback(BaseCallback):

@@ -16,6 +16,7 @@ from PIL import Image
 from benchmarks import demo, pictures, report, run, sample_complexity, third_party, throughput
 from benchmarks.curve import LOGGED
 from benchmarks.evaluation import SplitEvaluation
+from benchmarks.families import NAMES, read_runs
 from benchmarks.settings import ALGORITHMS, HYPERPARAMS, load_settings, make_model, make_train_env
 from sb3_dream import DREAM
 from sb3_dream.envs import FAMILIES
@@ -54,7 +55,7 @@ def test_a_run_of_a_rival(algo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     """In the same trials, evaluated in the same way, with its own figures in the curve."""
     arguments = ["--algo", algo, "--env", "MetaBandit-v0", "--env-kwargs", '{"n_arms": 4}', "--n-timesteps", "1000"]
     call(run, monkeypatch, *arguments, "--n-evaluations", "2", "--folder", tmp_path)
-    (each,) = report.read_runs(tmp_path)
+    (each,) = read_runs(tmp_path)
     assert each["optimum"] == {"test": 1.0}
     assert len(each["curve"]) == 2
     assert set(LOGGED[algo]) < set(each["curve"][0])
@@ -90,7 +91,7 @@ def test_unknown_settings_are_named() -> None:
 
 def test_a_run_and_its_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A result that cannot be traced to command, commit and seed is none."""
-    folder = tmp_path / "MetaBandit-v0-n_arms=4"
+    folder = tmp_path / "dream" / "MetaBandit-v0-n_arms=4"
     arguments = ["--env", "MetaBandit-v0", "--env-kwargs", '{"n_arms": 4}', "--n-timesteps", "4000", "--n-evaluations", "4"]
     for seed in (0, 1):
         call(run, monkeypatch, *arguments, "--seed", str(seed), "--folder", folder)
@@ -98,14 +99,14 @@ def test_a_run_and_its_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, c
     assert "--seed 1" in record["command"]
     assert {"commit", "settings", "versions", "seconds", "n_updates"} <= set(record)
     assert record["optimum"] == {"test": 1.0}
-    runs = report.read_runs(folder)
+    runs = read_runs(folder)
     assert [len(each["curve"]) for each in runs] == [4, 4]
     assert runs[1]["curve"][-1]["timesteps"] == record["n_timesteps"] >= 4000
     capsys.readouterr()
     call(report, monkeypatch, "--folder", tmp_path)
     assert "| MetaBandit-v0-n_arms=4 | test | 2 |" in capsys.readouterr().out
-    assert (tmp_path / "table.md").exists()
-    assert Image.open(tmp_path / "curves.png").width > 300
+    assert (tmp_path / "dream" / "table.md").exists()
+    assert Image.open(tmp_path / "dream" / "curves.png").width > 300
 
 
 def test_report_without_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -139,6 +140,27 @@ def test_throughput(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     printed = capsys.readouterr().out
     for line in ("environment steps/s", "learning", "environments", "acting", "storing", "peak memory"):
         assert line in printed
+
+
+def test_throughput_of_all_algorithms(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A speed before learning begins, or of some algorithms only, could not be compared."""
+
+    def smaller(env_id: str, algo: str) -> dict[str, Any]:
+        settings = {**load_settings(env_id, algo), "n_envs": 4, "batch_size": 16}
+        return {**settings, **({"n_steps": 16} if algo == "ppo_lstm" else {"learning_starts": 0})}
+
+    monkeypatch.setattr(throughput, "load_settings", smaller)
+    monkeypatch.setattr(throughput, "_N_STEPS", 128)
+    call(throughput, monkeypatch, "--suite", "--env", "MetaBandit-v0", "--n-rounds", "2", "--folder", tmp_path)
+    record = json.loads((tmp_path / "throughput.json").read_text(encoding="utf8"))
+    assert list(record["algorithms"]) == list(NAMES)
+    for figures in record["algorithms"].values():
+        assert figures["n_updates"] > 0
+        assert len(figures["steps_per_second"]) == len(figures["steps_per_cpu_second"]) == 2
+        assert min(figures["steps_per_second"] + figures["steps_per_cpu_second"]) > 0
+    assert "E-RL² (RecurrentDQN)" in capsys.readouterr().out
 
 
 def test_sample_complexity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

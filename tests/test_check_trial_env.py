@@ -318,6 +318,23 @@ def test_the_environment_must_be_a_trial(env: Any) -> None:
         check_trial_env(env)
 
 
+def test_a_time_limit_around_the_trial() -> None:
+    """It would cut trials in the middle of an episode; people put it there, as gym.make does."""
+    with pytest.raises(ValueError, match=r"TimeLimit is around the trial.* around the family"):
+        check_trial_env(Monitor(TimeLimit(trials(Lights), 10)))
+
+
+def test_a_mistake_in_the_family_is_shown_as_it_is() -> None:
+    """SB3's check says of any TypeError in reset that it must accept a seed: the user would look in the wrong place."""
+
+    class Family(Lights):
+        def observe(self) -> dict[str, Any]:
+            return {"light": len(3)}  # type: ignore[arg-type]
+
+    with pytest.raises(TypeError, match="object of type 'int' has no len"):
+        check_trial_env(trials(Family))
+
+
 def test_observations_without_bounds() -> None:
     """An infinite number is not what goes with the ID, and no reason to stumble."""
 

@@ -154,6 +154,21 @@ def test_brightness_and_contrast_of_a_frame_change_nothing() -> None:
     th.testing.assert_close(extractor(frames[2:3]), features[2:3])  # by its own pixels, not those of the batch
 
 
+def test_bfloat16_is_the_same_network_less_exactly() -> None:
+    """Faster, but the features must still be those, and float32, as what comes after them is."""
+    space = spaces.Box(0, 255, (3, 60, 80), np.uint8)
+    extractor, fast = StandardizedCNN(space, 16), StandardizedCNN(space, 16, bfloat16=True)
+    fast.load_state_dict(extractor.state_dict())
+    frames = th.rand(8, 3, 60, 80)
+    features = fast(frames)
+    assert features.dtype == th.float32
+    th.testing.assert_close(features, extractor(frames), rtol=0, atol=0.1)
+    assert not th.equal(features, extractor(frames))
+    features.sum().backward()
+    gradients = [parameter.grad for parameter in fast.parameters()]
+    assert all(gradient is not None and gradient.dtype == th.float32 for gradient in gradients)
+
+
 def test_a_detail_of_dull_frames_is_learned_that_nature_cnn_does_not_see() -> None:
     """Otherwise the sign's word is not read: 300 pixels of 4800, a little darker or a little brighter than the wall."""
 

@@ -123,10 +123,10 @@ def test_records_before_they_named_their_cell(results: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("damage", "line", "reason"),
     [
-        (lambda lines: [*lines[:-1], lines[-1][: len(lines[-1]) // 2]], 3, "columns"),
+        (lambda lines: [*lines[:-1], lines[-1][: len(lines[-1]) // 2]], 3, "each column"),
         (lambda lines: [*lines[:-1], lines[-1][:-2]], 3, "cut in the middle"),
-        (lambda lines: [*lines[:-1], lines[-1].replace(b",", b",1,", 1)], 3, "columns"),
-        (lambda lines: [lines[0], lines[1].replace(b",", b",x", 1), lines[2]], 2, "could not convert string to float"),
+        (lambda lines: [*lines[:-1], lines[-1].replace(b",", b",1,", 1)], 3, "each column"),
+        (lambda lines: [lines[0], lines[1].replace(b",", b",x", 1), lines[2]], 2, "each column"),
         (lambda lines: [lines[0], lines[2], lines[1]], 3, "do not go up"),
         (lambda lines: [lines[0].replace(b"test/return", b"return"), *lines[1:]], 1, "no test/return"),
         (lambda lines: lines[:-1], 2, "ends at 512 steps, but seed_0.json at 1024"),

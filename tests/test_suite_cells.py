@@ -18,9 +18,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from benchmarks import run
 from benchmarks.cell import Cell, folder_of, run_cell
 from benchmarks.checkpoint import Checkpoint, locked
-from benchmarks.curve import read_curve
 from benchmarks.engines import run_local
-from benchmarks.records import RESULTS
+from benchmarks.records import RESULTS, read_curve
 from benchmarks.settings import ALGORITHMS, make_train_env
 from benchmarks.suites import make_cells
 

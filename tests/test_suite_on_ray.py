@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import run
-from benchmarks.curve import read_curve
+from benchmarks.records import read_curve
 
 _N_STEPS = 20_000
 

@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.env_checker import check_env
 
 from sb3_dream.common.trial import TrialEnv
@@ -69,6 +70,7 @@ def check_trial_env(env: gym.Env, seed: int = 0) -> None:
     Play some trials with random actions and say what is wrong with them, beyond what SB3's ``check_env`` finds (which is run
     first):
 
+    - a time limit around the trial, which would cut it at any place
     - an inner episode does not end
     - the same seed does not give the same trial again
     - the problem changes within a trial
@@ -88,6 +90,12 @@ def check_trial_env(env: gym.Env, seed: int = 0) -> None:
     trial = getattr(env, "unwrapped", env)
     if not isinstance(trial, TrialEnv):
         raise TypeError(f"check_trial_env checks a TrialEnv, got {env}")
+    outer = env
+    while isinstance(outer, gym.Wrapper) and outer is not trial:
+        if isinstance(outer, TimeLimit):
+            raise ValueError("TimeLimit is around the trial, and would cut it anywhere: put it around the family")
+        outer = outer.env
+    env.reset(seed=seed)  # SB3's check takes any TypeError in there for a missing seed parameter
     check_env(env, warn=False, skip_render_check=True)
     if not _ends(trial, seed):
         raise ValueError(
