@@ -8,7 +8,7 @@ ZOO = ["rl_zoo3[plots]>=2.9.2,<3"]
 COMPARISON = ["rliable>=1.2,<2"]
 VIDEO = ["imageio[ffmpeg]"]
 BENCHMARKS = ["pyyaml", "sb3-contrib>=2.9,<3"]
-RAY = ["ray>=2.50,<3"]
+RAY = ["ray>=2.40,<3"]
 
 setup(
     name="sb3_dream",

@@ -5,6 +5,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
@@ -85,7 +86,7 @@ def run_ray(cells: Sequence[Cell], n_jobs: int, address: str | None = None) -> I
     :raises SystemExit: if Ray is not installed
     """
     try:
-        import ray  # noqa: PLC0415  (an extra)
+        ray: Any = import_module("ray")  # an extra
     except ModuleNotFoundError:
         raise SystemExit("--engine ray needs Ray: pip install 'sb3_dream[ray]'") from None
     paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]

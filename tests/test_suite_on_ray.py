@@ -13,7 +13,7 @@ import pytest
 from benchmarks import run
 from benchmarks.records import read_curve
 
-_N_STEPS = 20_000
+_N_STEPS = 10_000
 
 
 def kill_one_worker(folder: Path, killed: list[str]) -> None:
