@@ -53,7 +53,7 @@ def wait_for_rows(cell: Cell, n_rows: int) -> dict[str, Any]:
 @pytest.mark.parametrize("algo", ["recurrent_dqn", "dqn", "ppo_lstm"])
 def test_a_killed_cell_goes_on(algo: str, tmp_path: Path) -> None:
     """Else a comparison of hours begins anew, or has evaluations twice, or anneals its learning rate a second time."""
-    cell = tiny(tmp_path, algo, n_timesteps=30_000)
+    cell = tiny(tmp_path, algo, n_timesteps=18_000)
     process = get_context("fork").Process(target=run_cell, args=(cell,))
     process.start()
     state = wait_for_rows(cell, 2)
@@ -70,7 +70,7 @@ def test_a_killed_cell_goes_on(algo: str, tmp_path: Path) -> None:
     settings = cell.settings
     rollout = settings["n_envs"] * settings.get("n_steps", settings.get("train_freq"))
     for i, row in enumerate(rows):
-        assert 0 <= row["timesteps"] - (i + 1) * 5000 <= (rollout if i == 5 or algo != "ppo_lstm" else settings["n_envs"])
+        assert 0 <= row["timesteps"] - (i + 1) * 3000 <= (rollout if i == 5 or algo != "ppo_lstm" else settings["n_envs"])
     for clock in ("seconds", "cpu_seconds"):
         assert np.all(np.diff([row[clock] for row in rows]) > 0)
     assert record["resumed"] == 1
@@ -95,7 +95,7 @@ class _KilledError(Exception):
 @pytest.mark.parametrize("algo", ["import", "dqn", "ppo_lstm"])
 def test_what_a_resumed_cell_goes_on_with(algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty replay buffer, a learning rate that is high again, or the same problems once more would be another run."""
-    cell = tiny(tmp_path, algo, n_timesteps=24_000, n_evaluations=4)
+    cell = tiny(tmp_path, algo, n_timesteps=14_000, n_evaluations=4)
     saved: list[tuple[int, int, float]] = []
     save = Checkpoint.save
 
@@ -120,7 +120,7 @@ def test_what_a_resumed_cell_goes_on_with(algo: str, tmp_path: Path, monkeypatch
 
     record = run_cell(cell)
     assert record["resumed"] == 2
-    assert {total for _, total, _ in saved} == {24_000}
+    assert {total for _, total, _ in saved} == {14_000}
     rates = [rate for _, _, rate in saved]
     assert rates == sorted(rates, reverse=True) and rates[-1] < rates[0] / 2
 
