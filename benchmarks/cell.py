@@ -15,12 +15,11 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Progr
 from benchmarks.checkpoint import Checkpoint, differences, locked
 from benchmarks.curve import LOGGED, CurveCallback
 from benchmarks.evaluation import SplitEvaluation
-from benchmarks.records import describe_source, describe_versions, read_curve, read_run
+from benchmarks.records import N_LAST, describe_source, describe_versions, read_curve, read_run
 from benchmarks.settings import ALGORITHMS, load_settings, make_model, make_train_env
 from sb3_dream.common.files import whole_file
 
 N_EVALUATIONS = 20
-_N_LAST = 5
 #: how a record says what is now ``ramp_0_x_0``
 _OLD_RAMP = re.compile(r"^ramp_([^_]+)$")
 
@@ -188,7 +187,7 @@ def _train(cell: Cell, progress: bool) -> dict[str, Any]:
     left = max(total - model.num_timesteps, 0)
     model.learn(left, callback=CallbackList(callbacks), log_interval=1000, reset_num_timesteps=False)
 
-    last = curve.rows[-_N_LAST:]
+    last = curve.rows[-N_LAST:]
     record = {
         **source,
         "command": cell.command,
@@ -205,7 +204,7 @@ def _train(cell: Cell, progress: bool) -> dict[str, Any]:
         "peak_memory_mb": checkpoint.peak_memory_mb,
         "optimum": {evaluation.split: round(evaluation.optimum, 6) for evaluation in evaluations},
         "final": curve.rows[-1],
-        f"mean_of_last_{_N_LAST}": {
+        f"mean_of_last_{N_LAST}": {
             f"{evaluation.split}/return": round(sum(row[f"{evaluation.split}/return"] for row in last) / len(last), 5)
             for evaluation in evaluations
         },

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from benchmarks.records import read_run
+from benchmarks.records import N_LAST, read_run
 
 #: by the name of the folder, in the order of the tables: the name in the paper
 NAMES = {
@@ -30,7 +30,6 @@ _TITLES = {
     "MetaCooking-v0": "cooking",
     CONTROL: "map at the start (control)",
 }
-_N_LAST = 5
 
 
 def read_runs(folder: Path) -> list[dict[str, Any]]:
@@ -111,7 +110,7 @@ class Family:
         :return: (n_seeds,) the mean of the last evaluations
         """
         key = f"{self.split}/return"
-        return np.array([np.mean([row[key] for row in run["curve"][-_N_LAST:]]) for run in self.runs[algo]])
+        return np.array([np.mean([row[key] for row in run["curve"][-N_LAST:]]) for run in self.runs[algo]])
 
     def shares(self, algo: str) -> np.ndarray:
         """

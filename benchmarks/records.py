@@ -18,6 +18,8 @@ import sb3_dream
 from sb3_dream.common.files import whole_file
 
 RESULTS = Path(__file__).parent / "results"
+#: the score of a run is the mean of so many evaluations, its last
+N_LAST = 5
 #: the figures of an evaluation, by column
 Row = dict[str, float]
 _COLUMNS = ("timesteps", "seconds", "test/return")

@@ -16,7 +16,7 @@ from benchmarks.comparison import OURS, compare
 from benchmarks.comparison_figures import plot_family, plot_improvements, plot_shares
 from benchmarks.comparison_tables import write_page
 from benchmarks.families import Family, read_families, unfinished
-from benchmarks.run import RESULTS
+from benchmarks.records import RESULTS
 
 
 def table(families: Sequence[Family]) -> str:
