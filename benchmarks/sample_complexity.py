@@ -2,10 +2,12 @@
 ``python -m benchmarks.sample_complexity``: trials until DREAM's two policies are optimal on the bandit, against the number
 of arms |A|. Writes ``benchmarks/results/dream/sample_complexity.csv``, ``.png`` and ``.json`` (what it was made from).
 
-A policy counts as optimal from the evaluation after which it always is, until both have been three times in a row.
-Exploration is optimal when the greedy Q^exp pulls the informative arm in every problem, execution when the greedy return is 1
-in every problem, with z from the exploration trajectory. Evaluations are 5 % apart. A run that is there already, made with
-the same settings, is not run again.
+A trial explores once and executes eight times. A policy counts as optimal from the
+evaluation after which it always is, until both have been three times in a row. Exploration is optimal when the greedy Q^exp
+pulls the informative arm in every problem, execution when the greedy return is 1 in every problem, with z from the exploration
+trajectory. Evaluations are 5 % apart. The learning rate falls to 0 over the trials that a run may take: |A|² pairs of a problem
+and an arm have to be tried before execution can be right in all problems, and after that a constant rate keeps one or two of
+them wrong. A run that is there already, made with the same settings, is not run again.
 """
 
 import argparse
@@ -26,23 +28,29 @@ from tqdm import tqdm
 from benchmarks.evaluation import SplitEvaluation
 from benchmarks.records import RESULTS, describe_source, describe_versions
 from sb3_dream import DREAM
+from sb3_dream.common.settings import parse_settings
 
 ENV_ID = "MetaBandit-v0"
 N_ENVS = 8
-STEPS_A_TRIAL = 3  # explore, between the episodes, execute
+N_EXECUTIONS = 8
+STEPS_A_TRIAL = 1 + 2 * N_EXECUTIONS  # explore, and for each execution the step between the episodes and its own
 IN_A_ROW = 3
+#: trials that a run may take: so many, and so many for each pair of a problem and an arm
+TRIALS, TRIALS_PER_PAIR = 4000, 4
 SETTINGS: dict[str, Any] = {
     # one update for every 8 trials; execution behaves at random throughout, exploration for 30 % of the trials
     "train_freq": STEPS_A_TRIAL,
     "target_update_interval": N_ENVS * STEPS_A_TRIAL,
-    "learning_rate": 1e-3,
+    "learning_rate": "lin_0.001",
     "learning_starts": 0,
+    "buffer_size": 1_000_000,
     "exploration_initial_eps": 1.0,
     "exploration_final_eps": 1.0,
     "explorer_final_eps": 0.3,
     "explorer_fraction": 1e-6,
     "policy_kwargs": {
         "net_arch": [256],
+        "lstm_hidden_size": 128,
         "embedding_dim": 128,
         "problem_hidden_dim": 128,
         "encoder_weight_decay": 0.0,
@@ -81,26 +89,35 @@ class UntilOptimal(BaseCallback):
             self.streaks[phase] = [*streak, trials] if optimal[phase] else []
 
 
-def count_trials(n_arms: int, seed: int, max_trials: int) -> dict[str, Any]:
+def count_trials(n_arms: int, seed: int) -> dict[str, Any]:
     """
     :param n_arms: |A|
     :param seed: of everything
-    :param max_trials: where to give up
     :return: one row of the table; a policy that was never optimal has nothing in its column
     """
     th.set_num_threads(1)
-    env = make_vec_env(ENV_ID, n_envs=N_ENVS, seed=seed, env_kwargs={"n_arms": n_arms})
-    model = DREAM("MlpPolicy", env, seed=seed, device="cpu", **SETTINGS)
+    env = make_vec_env(ENV_ID, n_envs=N_ENVS, seed=seed, env_kwargs={"n_arms": n_arms, "n_execution_episodes": N_EXECUTIONS})
+    model = DREAM("MlpPolicy", env, seed=seed, device="cpu", **parse_settings(SETTINGS))
     callback = UntilOptimal(SplitEvaluation(ENV_ID, "test", {"n_arms": n_arms}))
-    model.learn(max_trials * STEPS_A_TRIAL, callback=callback)
+    model.learn((TRIALS + TRIALS_PER_PAIR * n_arms**2) * STEPS_A_TRIAL, callback=callback)
     firsts = {f"{phase}_trials": streak[0] if len(streak) >= IN_A_ROW else None for phase, streak in callback.streaks.items()}
     return {"n_arms": n_arms, "seed": seed, **firsts, "trials_run": model.num_timesteps // STEPS_A_TRIAL}
+
+
+def describe_settings() -> dict[str, Any]:
+    """:return: what a row of the table is made with"""
+    return {
+        "settings": SETTINGS,
+        "n_envs": N_ENVS,
+        "n_execution_episodes": N_EXECUTIONS,
+        "max_trials": f"{TRIALS} + {TRIALS_PER_PAIR} * n_arms**2",
+    }
 
 
 def finished_rows(path: Path, made_with: dict[str, Any]) -> list[dict[str, Any]]:
     """
     :param path: of the csv file
-    :param made_with: what a row must have been made with
+    :param made_with: from ``describe_settings``
     :return: the rows that need not be made again
     """
     if not path.exists() or not path.with_suffix(".json").exists():
@@ -147,7 +164,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n-arms", type=int, nargs="+", default=[2, 4, 8, 16, 32, 64, 128])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument("--max-trials", type=int, default=200_000)
     parser.add_argument("--n-jobs", type=int, default=1, help="runs side by side, each on one core")
     parser.add_argument("--folder", type=Path, default=RESULTS / "dream")
     args = parser.parse_args()
@@ -155,12 +171,12 @@ def main() -> None:
     source = describe_source("benchmarks.sample_complexity")
     args.folder.mkdir(parents=True, exist_ok=True)
     path = args.folder / "sample_complexity.csv"
-    made_with = {"settings": SETTINGS, "n_envs": N_ENVS}
+    made_with = describe_settings()
     rows = finished_rows(path, made_with)
     done = {(row["n_arms"], row["seed"]) for row in rows}
     cells = [cell for cell in itertools.product(args.n_arms, args.seeds) if cell not in done]
     with ProcessPoolExecutor(args.n_jobs) as pool:
-        results = pool.map(count_trials, *zip(*cells, strict=True), itertools.repeat(args.max_trials)) if cells else []
+        results = pool.map(count_trials, *zip(*cells, strict=True)) if cells else []
         for row in tqdm(results, total=len(cells)):
             rows.append(row)
             with path.open("w", newline="", encoding="utf8") as file:

@@ -165,7 +165,7 @@ def test_throughput_of_all_algorithms(
 
 def test_sample_complexity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Both policies become optimal on the smallest bandits, and the slopes are printed and drawn."""
-    arguments = ["--n-arms", "2", "4", "--seeds", "0", "--max-trials", "4000"]
+    arguments = ["--n-arms", "2", "4", "--seeds", "0"]
     call(sample_complexity, monkeypatch, *arguments, "--folder", tmp_path)
     assert "exploration: trials grow as |A|^" in capsys.readouterr().out
     rows = (tmp_path / "sample_complexity.csv").read_text(encoding="utf8").splitlines()
@@ -180,9 +180,7 @@ def test_sample_complexity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caps
     call(sample_complexity, monkeypatch, *arguments, "--folder", tmp_path)
     assert (tmp_path / "sample_complexity.csv").read_text(encoding="utf8").splitlines() == rows
     monkeypatch.setitem(sample_complexity.SETTINGS, "gamma", 0.5)
-    assert not sample_complexity.finished_rows(
-        tmp_path / "sample_complexity.csv", {"settings": sample_complexity.SETTINGS, "n_envs": sample_complexity.N_ENVS}
-    )
+    assert not sample_complexity.finished_rows(tmp_path / "sample_complexity.csv", sample_complexity.describe_settings())
 
 
 def test_frozen_lake_beside_recurrent_ppo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
