@@ -2,12 +2,12 @@
 ``python -m benchmarks.sample_complexity``: trials until DREAM's two policies are optimal on the bandit, against the number
 of arms |A|. Writes ``benchmarks/results/dream/sample_complexity.csv``, ``.png`` and ``.json`` (what it was made from).
 
-A trial explores once and executes eight times. A policy counts as optimal from the
-evaluation after which it always is, until both have been three times in a row. Exploration is optimal when the greedy Q^exp
-pulls the informative arm in every problem, execution when the greedy return is 1 in every problem, with z from the exploration
-trajectory. Evaluations are 5 % apart. The learning rate falls to 0 over the trials that a run may take: |A|² pairs of a problem
-and an arm have to be tried before execution can be right in all problems, and after that a constant rate keeps one or two of
-them wrong. A run that is there already, made with the same settings, is not run again.
+A trial explores once and executes eight times. A policy counts as optimal from the evaluation after which it always is, until
+both have been three times in a row. Exploration is optimal when the greedy Q^exp pulls the informative arm in every problem,
+execution when the greedy return is 1 in every problem, with z from the exploration trajectory. Evaluations are 5 % apart. The
+learning rate falls to 0 over the trials that a run may take: |A|² pairs of a problem and an arm have to be tried before
+execution can be right in all problems, and after that a constant rate keeps one or two of them wrong. A run that is there
+already, made with the same settings, is not run again.
 """
 
 import argparse
