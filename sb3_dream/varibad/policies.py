@@ -25,6 +25,12 @@ from sb3_dream.common.networks import Steps
 CONDITIONS = ("instruction", "exploring", "episode_end")
 
 
+def _parts(space: spaces.Space) -> list[tuple[int, bool]]:
+    if isinstance(space, spaces.MultiDiscrete):
+        return [(int(n), True) for n in space.nvec.flat]
+    return [(get_flattened_obs_dim(space), isinstance(space, spaces.Discrete))]
+
+
 class Decoder(nn.Module):
     """
     An MLP on (inputs, m). What the inputs alone give to its first layer is computed once for all draws of m.
@@ -115,7 +121,9 @@ class VariBADPolicy(BeliefPolicy):
             optimizer_kwargs=optimizer_kwargs,
         )
         self.latent_dim = latent_dim
-        observed = sum(get_flattened_obs_dim(space) for space in self._own_space.values())
+        #: what ``flat_observations`` is made of: the width of each part, and whether it is a one-hot vector
+        self._observed_parts = [part for key in sorted(self._own_space) for part in _parts(self._own_space[key])]
+        observed = sum(width for width, _ in self._observed_parts)
         told = sum(spaces.flatdim(observation_space[key]) for key in CONDITIONS)
         before = observed + told + int(action_space.n)
         #: p(r_{i+1} | o_i, a_i, o_{i+1}, m)
@@ -145,6 +153,25 @@ class VariBADPolicy(BeliefPolicy):
         seen = steps.observations
         parts = [seen[key] for key in sorted(seen)] if isinstance(seen, dict) else [seen]
         return th.cat([part.float().flatten(1) for part in parts], dim=-1)
+
+    def observation_loss(self, predicted: th.Tensor, observed: th.Tensor) -> th.Tensor:
+        """
+        −log p(o_{i+1} | …), without the constant of a normal: discrete observations are categorical, the others normal with
+        unit variance.
+
+        :param predicted: (K, n, d), the observation decoder's output: logits where o is discrete, else the mean
+        :param observed: (n, d), from ``flat_observations``
+        :return: (K, n)
+        """
+        loss = th.zeros(predicted.shape[:-1], device=predicted.device)
+        widths = [width for width, _ in self._observed_parts]
+        parts = zip(self._observed_parts, predicted.split(widths, -1), observed.split(widths, -1), strict=True)
+        for (_, is_discrete), ours, theirs in parts:
+            if is_discrete:
+                loss = loss - (ours.log_softmax(dim=-1) * theirs).sum(dim=-1)
+            else:
+                loss = loss + 0.5 * (ours - theirs).pow(2).sum(dim=-1)
+        return loss
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), "latent_dim": self.latent_dim}

@@ -59,10 +59,10 @@ class VariBAD(TrialAlgorithm):
         \\log p(r_{i+1} \\mid o_i, a_i, o_{i+1}, m) + \\log p(o_{i+1} \\mid o_i, a_i, m) \\Big]
         - \\beta \\operatorname{KL}\\big( q(m \\mid \\tau_{:t}) \\,\\Vert\\, q(m \\mid \\tau_{:t-1}) \\big)
 
-    with N(0, I) before the first prefix. Both p are normal with unit variance (so log p is half a squared error, but for a
-    constant). o is the family's observation as the networks see it; the decoders are told instruction, phase and end of the
-    inner episode beside o_i. What follows the last action of a trial is seen by nobody: it is not predicted, and its reward is
-    predicted without it.
+    with N(0, I) before the first prefix. A discrete observation is categorical; rewards and all others are normal with unit
+    variance (so log p is half a squared error, but for a constant). o is the family's observation as the networks see it; the
+    decoders are told instruction, phase and end of the inner episode beside o_i. What follows the last action of a trial is
+    seen by nobody: it is not predicted, and its reward is predicted without it.
 
     Q(o_t, i_t, mean_t, log σ²_t) is feed-forward and learns by double dueling Q-learning on the whole trial, in the place of
     the paper's actor-critic. Its gradient does not reach the belief. The problem ID is never used.
@@ -230,9 +230,9 @@ class VariBAD(TrialAlgorithm):
         predicted = policy.observation_decoder(inputs, m)
         is_seen = steps.pack(trials.action_mask[1:])
         reward_errors = (predicted_rewards - pack(trials.rewards, steps.index)).pow(2)
-        errors = (predicted - after).pow(2).sum(dim=-1) * is_seen
+        errors = policy.observation_loss(predicted, after) * is_seen
         n_draws = self.n_prefixes * n_trials
-        return 0.5 * reward_errors.sum() / n_draws, 0.5 * errors.sum() / n_draws, kl_to_previous(mean, logvar)[chosen].mean()
+        return 0.5 * reward_errors.sum() / n_draws, errors.sum() / n_draws, kl_to_previous(mean, logvar)[chosen].mean()
 
     def learn(
         self: SelfVariBAD,
