@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 @cache
 def _has_amx() -> bool:
-    # older versions of torch cannot tell
-    return bool(getattr(th.cpu, "get_capabilities", dict)().get("amx_bf16", False))
+    capabilities = getattr(th.cpu, "get_capabilities", None)  # older versions of torch cannot tell
+    return capabilities is not None and bool(capabilities().get("amx_bf16"))
 
 
 class StandardizedCNN(NatureCNN):
