@@ -2,7 +2,8 @@
 ``python -m benchmarks.cartpole``: CartPole without velocities, for which an agent must remember where things have been.
 RecurrentDQN and sb3-contrib's RecurrentPPO (needs sb3-contrib), five seeds each, one after the other on one thread.
 
-Writes a curve (csv) and a record (json) of each run and a table of all (``table.md``) to
+The model of the best evaluation on the way (as SB3's ``EvalCallback`` keeps it) is judged at the end, in other episodes than
+those that it was chosen by. Writes a curve (csv) and a record (json) of each run and a table of all (``table.md``) to
 ``benchmarks/results/recurrent_dqn/CartPole``. A run that is there already is not run again.
 """
 
@@ -10,6 +11,7 @@ import argparse
 import csv
 import json
 import time
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +33,9 @@ ENV_ID = "CartPoleNoVel-v1"
 ALGORITHMS = {name: committed.ALGORITHMS[name] for name in ("recurrent_dqn", "ppo_lstm")}
 #: what counts as solved
 SOLVED = 475.0
-#: episodes in the last evaluation, and in the others
+#: episodes of the judgement at the end, and of an evaluation on the way
 _N_EPISODES, _N_ON_THE_WAY = 100, 20
-_EVAL_SEED = 10_000
+_EVAL_SEED, _FINAL_SEED = 10_000, 20_000
 
 
 class PositionOnly(gym.ObservationWrapper):
@@ -66,7 +68,7 @@ def make_env(settings: dict[str, Any], n_envs: int, seed: int, training: bool = 
 
 class Curve(BaseCallback):
     """
-    Evaluate greedily at equal distances, and count the processor time of learning alone.
+    Evaluate greedily at equal distances, keep the best (of equals the last), and count the processor time of learning alone.
 
     :param env: to evaluate on
     :param total_timesteps: of the run
@@ -78,6 +80,7 @@ class Curve(BaseCallback):
         self.env = env
         self.every = total_timesteps / n_evaluations
         self.rows: list[dict[str, float]] = []
+        self.best: dict[str, float] = {"return": -np.inf}
         self._evaluating = 0.0
 
     def _on_training_start(self) -> None:
@@ -88,25 +91,50 @@ class Curve(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         if self.num_timesteps >= self.every * (len(self.rows) + 1):
-            self._evaluate(_N_ON_THE_WAY)
+            self._evaluate()
 
     def _on_training_end(self) -> None:
-        self._evaluate(_N_EPISODES)
+        self._evaluate()
 
-    def _evaluate(self, n_episodes: int) -> None:
+    def _evaluate(self) -> None:
         begin = time.process_time()
         if isinstance(self.env, VecNormalize):
             sync_envs_normalization(self.training_env, self.env)
-        returns: Any
-        returns, _ = evaluate_policy(self.model, self.env, n_episodes, return_episode_rewards=True)
         row = {
             "timesteps": self.num_timesteps,
             "cpu_seconds": begin - self._start - self._evaluating,
-            "return": np.mean(returns),
-            "worst": np.min(returns),
+            **judge(self.model, self.env, _N_ON_THE_WAY),
         }
         self.rows.append({key: round(float(value), 3) for key, value in row.items()})
+        if row["return"] >= self.best["return"]:
+            self.best = self.rows[-1]
+            # the networks, and the statistics that they were fed by
+            self._kept = deepcopy((self.model.policy.state_dict(), getattr(self.env, "obs_rms", None)))
         self._evaluating += time.process_time() - begin
+
+    def judge_best(self, env: VecEnv) -> dict[str, float]:
+        """
+        :param env: other episodes
+        :return: how the best does in them; the model is it from now on
+        """
+        weights, statistics = self._kept
+        self.model.policy.load_state_dict(weights)
+        if isinstance(env, VecNormalize):
+            assert statistics is not None
+            env.obs_rms = statistics
+        return judge(self.model, env, _N_EPISODES)
+
+
+def judge(model: Any, env: VecEnv, n_episodes: int) -> dict[str, float]:
+    """
+    :param model: acts greedily
+    :param env: to act in
+    :param n_episodes: how often
+    :return: the mean ``return``, and the ``worst``
+    """
+    returns: Any
+    returns, _ = evaluate_policy(model, env, n_episodes, return_episode_rewards=True)
+    return {"return": float(np.mean(returns)), "worst": float(np.min(returns))}
 
 
 def run(algo: str, seed: int, n_evaluations: int, folder: Path, n_timesteps: int | None = None) -> None:
@@ -131,7 +159,19 @@ def run(algo: str, seed: int, n_evaluations: int, folder: Path, n_timesteps: int
         writer = csv.DictWriter(file, list(curve.rows[0]))
         writer.writeheader()
         writer.writerows(curve.rows)
-    record = {**source, "algo": algo, "seed": seed, "settings": settings, **curve.rows[-1], "versions": describe_versions()}
+    final = curve.judge_best(make_env(settings, _N_ON_THE_WAY, _FINAL_SEED, training=False))
+    record = {
+        **source,
+        "algo": algo,
+        "seed": seed,
+        "settings": settings,
+        **final,
+        "chosen_at": curve.best["timesteps"],
+        "timesteps": curve.rows[-1]["timesteps"],
+        "cpu_seconds": curve.rows[-1]["cpu_seconds"],
+        "return_at_the_end": curve.rows[-1]["return"],
+        "versions": describe_versions(),
+    }
     (folder / f"{algo}_seed_{seed}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
 
 
@@ -141,17 +181,19 @@ def table(folder: Path) -> str:
     :return: a Markdown table, one row for each algorithm
     """
     lines = [
-        "| algorithm | return of each seed | solved | steps | processor seconds |",
-        "| --- | --- | --- | --- | --- |",
+        "| algorithm | return of each seed | solved | at the end of the run | steps | processor seconds |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for algo, cls in ALGORITHMS.items():
         records = [json.loads(path.read_text(encoding="utf8")) for path in sorted(folder.glob(f"{algo}_seed_*.json"))]
         if records:
             returns = [record["return"] for record in records]
+            ends = [record["return_at_the_end"] for record in records]
             seconds = [record["cpu_seconds"] for record in records]
             lines.append(
                 f"| {cls.__name__} | {', '.join(f'{value:.1f}' for value in returns)} "
                 f"| {sum(value >= SOLVED for value in returns)} of {len(returns)} "
+                f"| {', '.join(f'{value:.1f}' for value in ends)} "
                 f"| {records[0]['timesteps']:,.0f} | {min(seconds):.0f} to {max(seconds):.0f} |"
             )
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """The commands under benchmarks/ run, and write what they say."""
 
+import csv
 import json
 import sys
 from collections import Counter
@@ -13,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from benchmarks import demo, pictures, report, run, sample_complexity, third_party, throughput
+from benchmarks import cartpole, demo, pictures, report, run, sample_complexity, third_party, throughput
 from benchmarks.curve import LOGGED
 from benchmarks.evaluation import SplitEvaluation
 from benchmarks.families import NAMES, read_runs
@@ -181,6 +182,25 @@ def test_sample_complexity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caps
     assert (tmp_path / "sample_complexity.csv").read_text(encoding="utf8").splitlines() == rows
     monkeypatch.setitem(sample_complexity.SETTINGS, "gamma", 0.5)
     assert not sample_complexity.finished_rows(tmp_path / "sample_complexity.csv", sample_complexity.describe_settings())
+
+
+def test_cartpole_is_judged_by_its_best_evaluation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The table shows what the kept model did in new episodes, not what it was chosen by, and what the last one did."""
+    arguments = ["--seeds", "0", "--n-timesteps", "600", "--n-evaluations", "2", "--folder", str(tmp_path)]
+    call(cartpole, monkeypatch, *arguments)
+    for algo in cartpole.ALGORITHMS:
+        with (tmp_path / f"{algo}_seed_0.csv").open(encoding="utf8") as file:
+            rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        record = json.loads((tmp_path / f"{algo}_seed_0.json").read_text(encoding="utf8"))
+        best = max(rows, key=lambda row: (row["return"], row["timesteps"]))
+        assert record["chosen_at"] == best["timesteps"]
+        assert record["return_at_the_end"] == rows[-1]["return"]
+        assert 1 <= record["worst"] <= record["return"] <= 500
+    table = (tmp_path / "table.md").read_text(encoding="utf8")
+    assert "| RecurrentDQN |" in table
+    assert "| RecurrentPPO |" in table
+    monkeypatch.setattr(cartpole, "run", None)
+    call(cartpole, monkeypatch, *arguments)  # what is there is not run again
 
 
 def test_frozen_lake_beside_recurrent_ppo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
