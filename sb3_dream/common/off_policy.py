@@ -1,29 +1,24 @@
-"""What recurrent off-policy algorithms on whole-episode replay share: acting, targets, generators, faults, files."""
+"""What recurrent off-policy algorithms on whole-episode replay share: acting, targets, generators, faults."""
 
-import io
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name, obs_as_tensor, polyak_update
 
 from sb3_dream.common.buffers import EpisodeReplayBuffer, as_dict
 from sb3_dream.common.checks import check_range
-from sb3_dream.common.files import PathOrFile, check_model_file, load_pickle, whole_file
 from sb3_dream.common.policies import RecurrentPolicy
-from sb3_dream.version import __version__
+from sb3_dream.common.saving import SafelySaved
 
 SelfRecurrentOffPolicy = TypeVar("SelfRecurrentOffPolicy", bound="RecurrentOffPolicyAlgorithm")
 
 
-class RecurrentOffPolicyAlgorithm(OffPolicyAlgorithm):
+class RecurrentOffPolicyAlgorithm(SafelySaved):
     """
     Base of the off-policy algorithms here: ε-greedy on recurrent Q-networks with targets, learning from whole episodes. It has
     a generator of its own, which a saved model takes along; begins new episodes whenever ``learn`` begins; stops NaN and
@@ -46,14 +41,10 @@ class RecurrentOffPolicyAlgorithm(OffPolicyAlgorithm):
 
     policy: RecurrentPolicy
     exploration_schedule: Schedule
-    replay_buffer: EpisodeReplayBuffer | None
-    #: what must be the same in a replay buffer that is loaded
-    _buffer_traits: ClassVar[tuple[str, ...]] = ("observation_space", "action_space", "n_envs")
     #: draws ε-greedy coins, random actions, noise and batches while learning
     rng: np.random.Generator | None = None
     #: the same in ``predict``, so that evaluation on the way does not change what is learned
     predict_rng: np.random.Generator | None = None
-    _just_loaded = False
 
     def __init__(
         self,
@@ -291,82 +282,6 @@ class RecurrentOffPolicyAlgorithm(OffPolicyAlgorithm):
                 "killed it (-9: often out of memory); else its own error is printed above. The model can be saved, and "
                 "learn on after set_env"
             ) from error
-
-    def save(self, path: PathOrFile, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
-        """
-        Save the model. The file is whole or not there: who is killed half-way leaves what was there before.
-
-        :param path: of the file (``.zip`` is appended if it has no suffix), or an open file
-        :param exclude: attributes to leave out
-        :param include: attributes to keep that are left out otherwise
-        :raises OSError: if the disk is full or the file cannot be written
-        """
-        self.saved_by = f"{type(self).__name__} {__version__}"
-        if not isinstance(path, str | Path):
-            super().save(path, exclude, include)
-            return
-        memory = io.BytesIO()
-        super().save(memory, exclude, include)
-        with whole_file(path, "zip") as file:
-            file.write(memory.getbuffer())
-
-    @classmethod
-    def load(
-        cls: type[SelfRecurrentOffPolicy],
-        path: PathOrFile,
-        env: GymEnv | None = None,
-        device: th.device | str = "auto",
-        custom_objects: dict[str, Any] | None = None,
-        print_system_info: bool = False,
-        force_reset: bool = True,
-        **kwargs: Any,
-    ) -> SelfRecurrentOffPolicy:
-        """
-        Load a model. A model file is unpickled, which can run any code: load only files that you trust.
-
-        :param path: of the file, or an open file
-        :param env: to learn on; without one the model can predict
-        :param device: where to put it
-        :param custom_objects: what to use instead of attributes in the file
-        :param print_system_info: show where it was saved and where it is loaded
-        :param force_reset: kept for SB3's sake: ``learn`` begins new episodes anyway
-        :param kwargs: attributes to change
-        :return: the model. The first ``learn`` goes on with fresh problems
-        :raises ValueError: if the file is cut short, or of another algorithm or version, or does not fit ``env``
-        """
-        check_model_file(path, cls.__name__)
-        model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
-        model._just_loaded = True
-        return model
-
-    def save_replay_buffer(self, path: PathOrFile) -> None:
-        """
-        Save the replay buffer, as safely as ``save``.
-
-        :param path: of the file (``.pkl`` is appended if it has no suffix), or an open file
-        :raises OSError: if the disk is full or the file cannot be written
-        """
-        if not isinstance(path, str | Path):
-            super().save_replay_buffer(path)
-            return
-        with whole_file(path, "pkl") as file:
-            super().save_replay_buffer(file)
-
-    def load_replay_buffer(self, path: PathOrFile, truncate_last_traj: bool = True) -> None:
-        """
-        Load a replay buffer. It is unpickled, which can run any code: load only files that you trust.
-
-        :param path: of the file, or an open file
-        :param truncate_last_traj: kept for SB3's sake: ``learn`` begins new episodes anyway
-        :raises ValueError: if the file is cut short, or its spaces or number of environments are not the model's
-        """
-        buffer = load_pickle(path, self.replay_buffer_class or EpisodeReplayBuffer)
-        for name in self._buffer_traits:
-            theirs, ours = getattr(buffer, name), getattr(self.replay_buffer, name)
-            if theirs != ours:
-                raise ValueError(f"{path} does not fit the model: its {name} is {theirs}, but must be {ours}")
-        buffer.device = self.device
-        self.replay_buffer = buffer
 
     def _excluded_save_params(self) -> list[str]:
         return [
