@@ -4,7 +4,7 @@ RecurrentDQN and sb3-contrib's RecurrentPPO (needs sb3-contrib), five seeds each
 
 The model of the best evaluation on the way (as SB3's ``EvalCallback`` keeps it) is judged at the end, in other episodes than
 those that it was chosen by. Writes a curve (csv) and a record (json) of each run and a table of all (``table.md``) to
-``benchmarks/results/recurrent_dqn/CartPole``. A run that is there already is not run again.
+``benchmarks/results/recurrent_dqn/CartPole``. A run that is there already, made with the same settings, is not run again.
 """
 
 import argparse
@@ -17,14 +17,15 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
 
+from benchmarks import machine
 from benchmarks import settings as committed
+from benchmarks.checkpoint import differences
 from benchmarks.records import RESULTS, describe_source, describe_versions
 from benchmarks.settings import load_settings, make_model
 
@@ -137,6 +138,28 @@ def judge(model: Any, env: VecEnv, n_episodes: int) -> dict[str, float]:
     return {"return": float(np.mean(returns)), "worst": float(np.min(returns))}
 
 
+def describe_run(algo: str, seed: int, n_evaluations: int, n_timesteps: int | None) -> dict[str, Any]:
+    """:return: what two records of the same run have in common; parameters as of ``run``"""
+    settings = load_settings(ENV_ID, algo)
+    settings["n_timesteps"] = int(n_timesteps or settings["n_timesteps"])
+    return {"algo": algo, "seed": seed, "n_evaluations": n_evaluations, "settings": settings}
+
+
+def is_there(path: Path, described: dict[str, Any]) -> bool:
+    """
+    :param path: of the record
+    :param described: from ``describe_run``
+    :return: whether the run has been made
+    :raises ValueError: if what is there is another run; it stays as it is
+    """
+    if not path.exists():
+        return False
+    record = json.loads(path.read_text(encoding="utf8"))
+    if different := differences({key: record.get(key) for key in described}, described):
+        raise ValueError(f"{path} is there, and is another run: {different}. It stays: take another --folder")
+    return True
+
+
 def run(algo: str, seed: int, n_evaluations: int, folder: Path, n_timesteps: int | None = None) -> None:
     """
     Train one model, and write its curve and record.
@@ -148,8 +171,9 @@ def run(algo: str, seed: int, n_evaluations: int, folder: Path, n_timesteps: int
     :param n_timesteps: instead of the settings' own
     """
     source = describe_source("benchmarks.cartpole")
-    settings = load_settings(ENV_ID, algo)
-    total = int(n_timesteps or settings["n_timesteps"])
+    described = describe_run(algo, seed, n_evaluations, n_timesteps)
+    settings = described["settings"]
+    total = settings["n_timesteps"]
     env = make_env(settings, settings["n_envs"], seed)
     model = make_model(settings, env, ALGORITHMS[algo], seed=seed, device="cpu")
     curve = Curve(make_env(settings, _N_ON_THE_WAY, _EVAL_SEED, training=False), total, n_evaluations)
@@ -162,9 +186,7 @@ def run(algo: str, seed: int, n_evaluations: int, folder: Path, n_timesteps: int
     final = curve.judge_best(make_env(settings, _N_ON_THE_WAY, _FINAL_SEED, training=False))
     record = {
         **source,
-        "algo": algo,
-        "seed": seed,
-        "settings": settings,
+        **described,
         **final,
         "chosen_at": curve.best["timesteps"],
         "timesteps": curve.rows[-1]["timesteps"],
@@ -209,11 +231,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=RESULTS / "recurrent_dqn" / "CartPole")
     args = parser.parse_args()
 
-    th.set_num_threads(1)
+    machine.prepare()
     args.folder.mkdir(parents=True, exist_ok=True)
     for seed in args.seeds:
         for algo in args.algo:
-            if not (args.folder / f"{algo}_seed_{seed}.json").exists():
+            described = describe_run(algo, seed, args.n_evaluations, args.n_timesteps)
+            if not is_there(args.folder / f"{algo}_seed_{seed}.json", described):
                 run(algo, seed, args.n_evaluations, args.folder, args.n_timesteps)
     (args.folder / "table.md").write_text(table(args.folder) + "\n", encoding="utf8")
     print(table(args.folder))

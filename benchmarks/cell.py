@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch as th
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
 
+from benchmarks import machine
 from benchmarks.checkpoint import Checkpoint, differences, locked
 from benchmarks.curve import LOGGED, CurveCallback
 from benchmarks.evaluation import SplitEvaluation
@@ -154,7 +154,7 @@ def run_cell(cell: Cell, progress: bool = False) -> dict[str, Any]:
     :raises ValueError: if its files are of another run, or are not whole
     :raises RuntimeError: if another process is running it
     """
-    th.set_num_threads(1)
+    machine.prepare()
     with locked(cell.checkpoint):
         record = cell.finished() or _train(cell, progress)
         shutil.rmtree(cell.checkpoint)

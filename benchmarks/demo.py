@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import gymnasium as gym
-import torch as th
 
+from benchmarks import machine
 from benchmarks.evaluation import SplitEvaluation
 from benchmarks.settings import load_settings, make_model, make_train_env
 from sb3_dream.common.visualization import record_trial
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("logs/demo"), help="where to write the model and the picture")
     args = parser.parse_args()
 
-    th.set_num_threads(1)  # fastest for networks this small
+    machine.prepare()
     settings = load_settings(ENV_ID)
     total = args.n_timesteps or int(settings["n_timesteps"])
     evaluation = SplitEvaluation(ENV_ID, "test")

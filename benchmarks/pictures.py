@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 
 import gymnasium as gym
-import torch as th
 
+from benchmarks import machine
 from benchmarks.settings import load_settings, make_model, make_train_env
 from sb3_dream import DREAM, TrialExplanation, plot_trial, plot_z_space, record_trial
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("docs/images"), help="where to write")
     args = parser.parse_args()
 
-    th.set_num_threads(1)
+    machine.prepare()
     if args.model is None:
         settings = load_settings(args.env)
         model = make_model(settings, make_train_env(args.env, settings, args.seed), seed=args.seed)

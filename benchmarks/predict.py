@@ -24,6 +24,7 @@ import torch as th
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.env_util import make_vec_env
 
+from benchmarks import machine
 from sb3_dream import DREAM
 
 ENV_ID = "MetaDistractingBus-v0"
@@ -84,7 +85,7 @@ def main() -> None:
     parser.add_argument("--lstm-hidden-size", type=int, default=32)
     args = parser.parse_args()
 
-    th.set_num_threads(1)
+    machine.prepare()
     models = make_models(args.env, args.lstm_hidden_size)
     print(f"{args.env}, LSTM of {args.lstm_hidden_size}, one thread, median of {args.n_calls} calls")
     print(f"{'trials  phase':<20}{'DREAM':>10}{'RecurrentPPO':>16}{'ratio':>8}")

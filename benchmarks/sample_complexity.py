@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch as th
 from matplotlib.figure import Figure
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from tqdm import tqdm
 
+from benchmarks import machine
 from benchmarks.evaluation import SplitEvaluation
 from benchmarks.records import RESULTS, describe_source, describe_versions
 from sb3_dream import DREAM
@@ -95,7 +95,7 @@ def count_trials(n_arms: int, seed: int) -> dict[str, Any]:
     :param seed: of everything
     :return: one row of the table; a policy that was never optimal has nothing in its column
     """
-    th.set_num_threads(1)
+    machine.prepare()
     env = make_vec_env(ENV_ID, n_envs=N_ENVS, seed=seed, env_kwargs={"n_arms": n_arms, "n_execution_episodes": N_EXECUTIONS})
     model = DREAM("MlpPolicy", env, seed=seed, device="cpu", **parse_settings(SETTINGS))
     callback = UntilOptimal(SplitEvaluation(ENV_ID, "test", {"n_arms": n_arms}))

@@ -27,12 +27,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch as th
 from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
 from matplotlib.figure import Figure
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
+from benchmarks import machine
 from benchmarks import settings as committed
 from benchmarks.curve import LOGGED, CurveCallback
 from benchmarks.records import RESULTS, describe_source, describe_versions
@@ -297,7 +297,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=RESULTS / "third_party")
     args = parser.parse_args()
 
-    th.set_num_threads(1)
+    machine.prepare()
     args.folder.mkdir(parents=True, exist_ok=True)
     for seed in args.seeds:
         for algo in args.algo:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch as th
 
+from benchmarks import machine
 from benchmarks.demo import ENV_ID
 from benchmarks.families import NAMES
 from benchmarks.records import RESULTS, describe_source, describe_versions
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=RESULTS / "comparison", help="with --suite: where to write")
     args = parser.parse_args()
 
-    th.set_num_threads(args.n_threads)
+    machine.prepare(args.n_threads)
     if not args.suite:
         measure_one(args.env, args.n_timesteps, args.n_threads)
         return

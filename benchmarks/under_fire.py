@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch as th
 from stable_baselines3.common.callbacks import CheckpointCallback
 from tqdm import tqdm
 
+from benchmarks import machine
 from benchmarks.evaluation import SplitEvaluation
 from benchmarks.records import RESULTS, describe_source, describe_versions
 from benchmarks.settings import load_settings, make_model, make_train_env
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "dream" / "under_fire.json")
     parser.add_argument("--leg", type=Path, help=argparse.SUPPRESS)  # the process that is killed
     args = parser.parse_args()
-    th.set_num_threads(1)
+    machine.prepare()
     total = int(args.n_timesteps or load_settings(ENV_ID)["n_timesteps"])
     if args.leg:
         train(args.leg, args.seed, total)

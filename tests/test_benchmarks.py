@@ -201,6 +201,9 @@ def test_cartpole_is_judged_by_its_best_evaluation(monkeypatch: pytest.MonkeyPat
     assert "| RecurrentPPO |" in table
     monkeypatch.setattr(cartpole, "run", None)
     call(cartpole, monkeypatch, *arguments)  # what is there is not run again
+    arguments[arguments.index("600")] = "700"
+    with pytest.raises(ValueError, match=r"is another run: .*'n_timesteps': 600.*'n_timesteps': 700"):
+        call(cartpole, monkeypatch, *arguments)  # nor mixed with runs of other settings
 
 
 def test_frozen_lake_beside_recurrent_ppo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Replay of whole episodes: each step is stored once; episodes are sampled, whole or in windows, as padded batches."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class EpisodeBatch:
     def _time(self, n_steps: int) -> th.Tensor:
         return th.arange(n_steps, device=self.lengths.device).unsqueeze(1)
 
-    @property
+    @cached_property
     def mask(self) -> th.Tensor:
         """(T, B), float32: 1 for a transition that is learned from, 0 for padding, burn-in and between episodes."""
         time = self._time(len(self.actions))
@@ -72,17 +73,17 @@ class EpisodeBatch:
             learned = learned & ~self.between
         return learned.float()
 
-    @property
+    @cached_property
     def prefix_mask(self) -> th.Tensor:
         """(T + 1, B), float32: 1 for every prefix of the episode, the empty one included."""
         return (self._time(len(self.actions) + 1) <= self.lengths).float()
 
-    @property
+    @cached_property
     def action_mask(self) -> th.Tensor:
         """(T + 1, B), float32: 1 for every observation that an action answered."""
         return (self._time(len(self.actions) + 1) < self.lengths).float()
 
-    @property
+    @cached_property
     def dones(self) -> th.Tensor:
         """(T, B), float32: 1 for the transition that ends the episode."""
         last = self._time(len(self.actions)) == self.lengths - 1

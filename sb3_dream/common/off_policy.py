@@ -9,6 +9,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name, obs_as_tensor, polyak_update
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sb3_dream.common.buffers import EpisodeReplayBuffer, as_dict
 from sb3_dream.common.checks import check_range
@@ -220,7 +221,7 @@ class RecurrentOffPolicyAlgorithm(SafelySaved):
         self._n_calls += 1
         # each call is n_envs steps
         if self._n_calls % max(self.target_update_interval // self.n_envs, 1) == 0:
-            polyak_update(self._online_parameters, self._target_parameters, self.tau)
+            get_ema_multi_avg_fn(1 - self.tau)(self._target_parameters, self._online_parameters, 0)
             polyak_update(self._batch_norm_stats, self._batch_norm_stats_target, 1.0)
         self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
         self.logger.record("rollout/exploration_rate", self.exploration_rate)

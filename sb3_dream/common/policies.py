@@ -139,7 +139,8 @@ class RecurrentPolicy(BasePolicy):
         :param mode: True for training
         """
         self.networks.train(mode)
-        self.target_networks.eval()
+        if mode:
+            self.target_networks.eval()
         self.training = mode
 
     def steps(self, observations: dict[str, th.Tensor], mask: th.Tensor | None = None) -> Steps:
