@@ -1,13 +1,14 @@
 """DREAM for Stable-Baselines3."""
 
-from sb3_dream.common.buffers import EpisodeBatch, EpisodeReplayBuffer
+from sb3_dream.common.batches import EpisodeBatch, TrialBatch
+from sb3_dream.common.buffers import EpisodeReplayBuffer
 from sb3_dream.common.callbacks import ExplainCallback
 from sb3_dream.common.evaluation import evaluate_problems
 from sb3_dream.common.plots import plot_trial, plot_z_space
 from sb3_dream.common.records import TrialExplanation, TrialRecord, play_trial
 from sb3_dream.common.results import TrialResults
 from sb3_dream.common.trial import TrialEnv
-from sb3_dream.common.trial_buffers import TrialBatch, TrialReplayBuffer
+from sb3_dream.common.trial_buffers import TrialReplayBuffer
 from sb3_dream.common.trial_checker import check_trial_env
 from sb3_dream.common.visualization import animate_trial, record_trial
 from sb3_dream.dream import DREAM

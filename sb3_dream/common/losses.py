@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch as th
 
-from sb3_dream.common.buffers import EpisodeBatch
+from sb3_dream.common.batches import EpisodeBatch
 
 
 @dataclass(frozen=True)

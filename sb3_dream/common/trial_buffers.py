@@ -1,6 +1,5 @@
 """Replay of whole trials: all exploration and one execution episode of each, as padded batches with masks."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,29 +7,13 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_dream.common.buffers import EpisodeBatch, EpisodeReplayBuffer
+from sb3_dream.common.batches import EpisodeBatch, TrialBatch
+from sb3_dream.common.buffers import EpisodeReplayBuffer
 from sb3_dream.common.checks import check_whole
 from sb3_dream.common.trial import TRIAL_KEYS, is_on
 
 #: Within one inner episode these say nothing that the mask does not say.
 _FLAGS = frozenset({"exploring", "episode_start", "episode_end"})
-
-
-@dataclass(frozen=True)
-class TrialBatch:
-    """B trials: the exploration of each, and one of its execution episodes."""
-
-    #: the paper's exploration buffer. Several exploration episodes of a trial are one sequence, with steps ``between`` them
-    exploration: EpisodeBatch
-    #: the paper's execution buffer; entry b comes from the same trial as ``exploration``'s
-    execution: EpisodeBatch
-    #: (B,) int64 for a Discrete problem space, else (B, d)
-    problem_ids: th.Tensor
-
-    def __post_init__(self) -> None:
-        sizes = {len(self.exploration.lengths), len(self.execution.lengths), len(self.problem_ids)}
-        if len(sizes) != 1:
-            raise ValueError(f"A TrialBatch needs as many explorations as executions and problem IDs, got {sizes}")
 
 
 class TrialReplayBuffer(EpisodeReplayBuffer):

@@ -8,10 +8,11 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 
+from sb3_dream.common.batches import TrialBatch
 from sb3_dream.common.checks import check_range
 from sb3_dream.common.trial import is_on
 from sb3_dream.common.trial_algorithm import TrialAlgorithm
-from sb3_dream.common.trial_buffers import TrialBatch, TrialReplayBuffer
+from sb3_dream.common.trial_buffers import TrialReplayBuffer
 from sb3_dream.dream.explain import explain
 from sb3_dream.dream.losses import Losses, last_prefix, masked_mean, td_loss
 from sb3_dream.dream.policies import CnnPolicy, DREAMPolicy, MlpPolicy, MultiInputPolicy

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch as th
 
-from sb3_dream.common.buffers import EpisodeBatch
+from sb3_dream.common.batches import EpisodeBatch
 from sb3_dream.common.losses import UpdateLosses, masked_mean, td_loss
 
 __all__ = ["Losses", "last_prefix", "masked_mean", "td_loss"]

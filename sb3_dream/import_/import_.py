@@ -8,7 +8,7 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
-from sb3_dream.common.buffers import EpisodeBatch
+from sb3_dream.common.batches import EpisodeBatch
 from sb3_dream.common.checks import check_range
 from sb3_dream.common.losses import UpdateLosses, masked_mean, td_loss
 from sb3_dream.common.trial_algorithm import TrialAlgorithm

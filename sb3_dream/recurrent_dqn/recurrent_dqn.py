@@ -6,7 +6,8 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
-from sb3_dream.common.buffers import EpisodeBatch, EpisodeReplayBuffer
+from sb3_dream.common.batches import EpisodeBatch
+from sb3_dream.common.buffers import EpisodeReplayBuffer
 from sb3_dream.common.checks import check_whole
 from sb3_dream.common.losses import td_loss
 from sb3_dream.common.off_policy import RecurrentOffPolicyAlgorithm

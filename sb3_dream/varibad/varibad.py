@@ -9,7 +9,8 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from torch.nn import functional as F
 
-from sb3_dream.common.buffers import EpisodeBatch, EpisodeReplayBuffer
+from sb3_dream.common.batches import EpisodeBatch
+from sb3_dream.common.buffers import EpisodeReplayBuffer
 from sb3_dream.common.checks import check_range, check_whole
 from sb3_dream.common.losses import UpdateLosses, td_loss
 from sb3_dream.common.networks import Steps, pack
