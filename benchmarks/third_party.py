@@ -4,12 +4,12 @@ own: DREAM and sb3-contrib's RecurrentPPO (needs sb3-contrib) on the same trials
 each, one after the other on one thread.
 
 Four bridges lead east to the goals, and all but one have a hole. In the west a jetty leads to no goal, but how far it goes
-says which bridge holds: a hole in its k-th cell the k-th bridge, and no hole the fourth. Beside the jetty is ice or not, by
-chance::
+says which bridge holds: a hole in its k-th cell, counted from the start, the k-th bridge, and no hole the fourth. Beside the
+jetty is ice or not, by chance::
 
     HFHFFHG
     FFHFHFG
-    HFFSHFG   no hole in the jetty: the fourth bridge
+    FFFSHFG   no hole in the jetty: the fourth bridge
     HHFFFFG
 
 The agent sees the number of its cell and nothing else. 400 lakes are for training, and 100 others for evaluation, greedy.
@@ -239,7 +239,7 @@ def table(runs: dict[str, list[dict[str, Any]]]) -> str:
     :return: a Markdown table, one row for each algorithm
     """
     lines = [
-        "| algorithm | return of each seed | not greedy | steps | explores the jetty | a bridge | core time |",
+        "| algorithm | return of each seed | not greedy | steps | ends exploring on the jetty | on a bridge | core time |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for algo, records in runs.items():

@@ -7,9 +7,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_dream import DREAM, TrialEnv, TrialReplayBuffer
+from sb3_dream import DREAM, IMPORT, TrialEnv, TrialReplayBuffer, VariBAD
 from sb3_dream.envs import BanditEnv
 
 
@@ -107,6 +108,21 @@ def test_problems_that_are_not_numbers(problem_ids: list[Any]) -> None:
     """A NaN among the problems would be NaN in every weight after one update."""
     with pytest.raises(ValueError, match="must be finite"):
         trials(problem_ids=problem_ids)
+
+
+@pytest.mark.parametrize(
+    ("problem_ids", "problem_space"),
+    [
+        ([1, 2], spaces.Discrete(2, start=1)),
+        ([[1, 1], [2, 2]], spaces.MultiDiscrete([2, 2], start=[1, 1])),
+        ([np.array([[0, 1], [1, 0]])], spaces.MultiDiscrete(np.array([[2, 2], [2, 2]]))),
+    ],
+    ids=str,
+)
+def test_a_problem_space_that_does_not_count_from_0(problem_ids: list[Any], problem_space: spaces.Space) -> None:
+    """The table of embeddings has a row for each from 0 on: others would read past its end, or another's row."""
+    with pytest.raises(ValueError, match="problem_space must count from 0, in one dimension at most"):
+        trials(problem_ids=problem_ids, problem_space=problem_space)
 
 
 def test_a_problem_space_that_cannot_be_embedded() -> None:
@@ -244,6 +260,16 @@ def test_learning_where_no_problem_ids_are_shown() -> None:
         model.learn(100)
 
 
+@pytest.mark.parametrize("algorithm", [DREAM, IMPORT, VariBAD])
+def test_learning_where_a_time_limit_is_around_the_trial(algorithm: Any) -> None:
+    """A trial that is cut off has no returns to log, and its last step is not the end that it would be learned as. Said at
+    once, and not in the first log after a thousand trials."""
+    env = TimeLimit(gym.make("MetaBandit-v0"), 2)
+    model = algorithm("MlpPolicy", env, device="cpu")
+    with pytest.raises(ValueError, match="environment 0 was cut off within a trial, at a time limit, which belongs inside"):
+        model.learn(100)
+
+
 def test_an_unknown_policy() -> None:
     """SB3's own message names what there is."""
     with pytest.raises(ValueError, match="MlpPolciy"):
@@ -267,6 +293,8 @@ def test_set_env_with_other_problems() -> None:
         number: dict[str, Any] = {name: 2}
         with pytest.raises(ValueError, match=f"{name} of the environment is 2, but must be 1"):
             model.set_env(TrialEnv(family, [0, 1], problem_space=space, **number))
+        assert model.env is not None
+        assert model.env.get_attr(name) == [1]  # whoever catches the error goes on with the one before
 
 
 def test_the_callers_dicts_are_left_alone() -> None:

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
 from torch import nn
 
-from sb3_dream import DREAM, TrialEnv
+from sb3_dream import DREAM, IMPORT, RecurrentDQN, TrialEnv, VariBAD
 from tests.random_families import RandomFamily
 from tests.test_bad_input import Family
 
@@ -59,6 +59,26 @@ def test_a_family_that_observes_nothing_but_its_instruction() -> None:
     family = Family(spaces.Dict({"instruction": spaces.Box(0.0, 1.0, (2,), np.float32)}))
     with pytest.raises(ValueError, match="something in it that the family observes"):
         DREAM("MultiInputPolicy", TrialEnv(family, [0, 1]))
+
+
+@pytest.mark.parametrize("algorithm", [DREAM, IMPORT, VariBAD, RecurrentDQN])
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        spaces.Box(0.0, 1.0, (2,), np.float64),
+        spaces.Box(0.0, 1.0, (2, 2), np.float32),
+        spaces.Box(0.0, 1.0, (), np.float32),
+        spaces.Box(0, 3, (2,), np.int64),
+    ],
+    ids=str,
+)
+def test_an_instruction_of_any_shape_and_type(algorithm: Any, instruction: spaces.Box) -> None:
+    """TrialEnv takes any Box, and so do DQN and RecurrentPPO: float64 is what np.array makes of a list of numbers."""
+    space = spaces.Dict({"observation": spaces.Box(-1.0, 1.0, (2,), np.float64), "instruction": instruction})
+    env = TrialEnv(RandomFamily(space, 3, spaces.Discrete(2), 4, seed=0), [0, 1])
+    model = algorithm("MlpPolicy", env, learning_starts=8, train_freq=8, batch_size=2, device="cpu")
+    model.learn(40)
+    assert model._n_updates > 0
 
 
 @pytest.mark.parametrize(

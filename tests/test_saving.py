@@ -241,6 +241,15 @@ def test_the_same_seed_gives_the_same_model() -> None:
     assert not th.equal(parameters(first)["explorer.head.streams.bias"], parameters(third)["explorer.head.streams.bias"])
 
 
+def test_a_seed_given_to_load(trained: DREAM, path: Path) -> None:
+    """It branches a run: each seed goes on in its own way, and the same one in the same. (Without one, the saved generators go
+    on.)"""
+    trained.save(path)
+    first, second, third = (DREAM.load(path, make_env(), device="cpu", seed=seed).learn(600) for seed in (1, 1, 2))
+    assert_same_parameters(first, second)
+    assert not th.equal(parameters(first)["explorer.head.streams.bias"], parameters(third)["explorer.head.streams.bias"])
+
+
 def test_evaluating_on_the_way_does_not_change_what_is_learned() -> None:
     """An EvalCallback must be an observer: evaluation, greedy or not, draws no numbers from the generator that learning
     draws from, and leaves the acting state alone."""

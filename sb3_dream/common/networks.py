@@ -25,6 +25,16 @@ def pack(padded: th.Tensor, index: th.Tensor | None) -> th.Tensor:
     return flat if index is None else flat.index_select(0, index)  # several times faster than flat[index]
 
 
+def pack_flat(padded: th.Tensor, index: th.Tensor | None) -> th.Tensor:
+    """
+    :param padded: (T, B, *shape), of any type
+    :param index: as in ``pack``
+    :return: (n, d), float32: what can stand beside features
+    """
+    packed = pack(padded, index).float()
+    return packed.reshape(len(packed), -1)
+
+
 @dataclass(frozen=True)
 class Steps:
     """
@@ -63,10 +73,8 @@ class Steps:
 
     def spread(self, per_sequence: th.Tensor) -> th.Tensor:
         """(B, d) → (n, d): what holds for a whole sequence, at each of its steps."""
-        n_steps, n_batch = self.shape
-        if self.index is None:
-            return per_sequence.repeat(n_steps, 1)
-        return per_sequence.index_select(0, self.index % n_batch)
+        # each place is picked once at most, so that the gradient is a sum over time, which is the same every time on GPUs too
+        return self.pack(per_sequence.expand(self.shape[0], *per_sequence.shape))
 
 
 class SequenceEncoder(nn.Module):

@@ -13,7 +13,7 @@ from torch import nn
 
 from sb3_dream.common.buffers import as_dict
 from sb3_dream.common.checks import check_classes, check_widths
-from sb3_dream.common.networks import SequenceEncoder, Steps, pack
+from sb3_dream.common.networks import SequenceEncoder, Steps, pack, pack_flat
 from sb3_dream.common.trial import TRIAL_KEYS
 
 
@@ -158,7 +158,7 @@ class RecurrentPolicy(BasePolicy):
         inputs: Any = preprocess_obs(own, self._own_space, normalize_images=self.normalize_images)
         if not isinstance(self._extractor_space, spaces.Dict):
             (inputs,) = inputs.values()
-        beside = [pack(observations[key], index) for key in self._beside_space]
+        beside = [pack_flat(observations[key], index) for key in self._beside_space]
         feedback = th.cat([th.empty(n_rows, 0, device=device), *beside], dim=-1)
         return Steps(inputs, feedback, (n_steps, n_batch), index)
 

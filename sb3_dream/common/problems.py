@@ -49,6 +49,10 @@ def number_problems(problems: list[Any], problem_space: spaces.Space | None = No
             return spaces.Discrete(len(problems)), list(range(len(problems)))
     if not isinstance(problem_space, spaces.Discrete | spaces.MultiDiscrete | spaces.Box):
         raise ValueError(f"problem_space must be Discrete, MultiDiscrete or Box, got {problem_space}")
+    if isinstance(problem_space, spaces.Discrete | spaces.MultiDiscrete) and (
+        np.any(problem_space.start) or len(problem_space.shape or ()) > 1
+    ):
+        raise ValueError(f"problem_space must count from 0, in one dimension at most, got {problem_space!r}")
     return problem_space, [checked_problem_id(problem_id, problem_space) for problem_id in ids]
 
 

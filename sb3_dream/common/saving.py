@@ -62,13 +62,15 @@ class SafelySaved(OffPolicyAlgorithm):
         :param custom_objects: what to use instead of attributes in the file
         :param print_system_info: show where it was saved and where it is loaded
         :param force_reset: kept for SB3's sake: ``learn`` begins new episodes anyway
-        :param kwargs: attributes to change
+        :param kwargs: attributes to change; with a ``seed`` the model's generators begin anew from it
         :return: the model. The first ``learn`` goes on with fresh problems
         :raises ValueError: if the file is cut short, or of another algorithm or version, or does not fit ``env``
         """
         check_model_file(path, cls.__name__)
         model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
         model._just_loaded = True
+        if kwargs.get("seed") is not None:  # else the saved generators go on
+            model.set_random_seed(kwargs["seed"])
         return model
 
     def save_replay_buffer(self, path: PathOrFile) -> None:

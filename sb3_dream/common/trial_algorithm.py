@@ -92,8 +92,13 @@ class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
         :param force_reset: begin with a reset
         :raises ValueError: if the environment does not fit
         """
+        before = self.env, self._vec_normalize_env, self._last_obs
         super().set_env(env, force_reset)
-        self._check_trials()
+        try:
+            self._check_trials()
+        except ValueError:
+            self.env, self._vec_normalize_env, self._last_obs = before
+            raise
 
     def _setup_model(self) -> None:
         if self.env is not None:
@@ -123,8 +128,14 @@ class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
                     f"info has no 'problem_id': {type(self).__name__} learns on trials with training=True (their default on "
                     "the train split)"
                 ) from error
+        ended = np.flatnonzero(dones)
+        for env in ended:
+            if "execution_returns" not in infos[env]:
+                raise ValueError(
+                    f"env: environment {env} was cut off within a trial, at a time limit, which belongs inside TrialEnv"
+                )
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-        self._trial_infos.extend(infos[env] for env in np.flatnonzero(dones))
+        self._trial_infos.extend(infos[env] for env in ended)
 
     @abstractmethod
     def _sample(self, batch_size: int) -> Any:

@@ -10,7 +10,15 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from sb3_dream.common.checks import check_widths
-from sb3_dream.common.networks import Memory, ProblemEncoder, RecurrentQNetwork, SequenceEncoder, Steps, TrajectoryDecoder
+from sb3_dream.common.networks import (
+    Memory,
+    ProblemEncoder,
+    RecurrentQNetwork,
+    SequenceEncoder,
+    Steps,
+    TrajectoryDecoder,
+    pack_flat,
+)
 from sb3_dream.common.policies import RecurrentPolicy
 from sb3_dream.common.trial import is_on
 
@@ -184,7 +192,7 @@ class DREAMPolicy(RecurrentPolicy):
         :param z: (B, embedding_dim)
         :return: (n, context_dim)
         """
-        return th.cat([steps.pack(observations["instruction"]).flatten(1), steps.spread(z)], dim=-1)
+        return th.cat([pack_flat(observations["instruction"], steps.index), steps.spread(z)], dim=-1)
 
     def initial_state(self, n_envs: int) -> ActingState:
         """

@@ -13,7 +13,7 @@ from sb3_dream.common.batches import EpisodeBatch
 from sb3_dream.common.buffers import EpisodeReplayBuffer
 from sb3_dream.common.checks import check_range, check_whole
 from sb3_dream.common.losses import UpdateLosses, td_loss
-from sb3_dream.common.networks import Steps, pack
+from sb3_dream.common.networks import Steps, pack, pack_flat
 from sb3_dream.common.off_policy import RecurrentOffPolicyAlgorithm
 from sb3_dream.common.trial_algorithm import TrialAlgorithm
 from sb3_dream.varibad.policies import CONDITIONS, CnnPolicy, MlpPolicy, MultiInputPolicy, VariBADPolicy
@@ -224,7 +224,7 @@ class VariBAD(TrialAlgorithm):
 
         before = policy.flat_observations(steps)
         after = steps.pack(steps.pad(before)[1:])  # zeros where a trial ends
-        told = [steps.pack(trials.observations[key]).flatten(1) for key in CONDITIONS]
+        told = [pack_flat(trials.observations[key], steps.index) for key in CONDITIONS]
         actions = F.one_hot(pack(trials.actions, steps.index), int(self.action_space.n))  # type: ignore[attr-defined]
         inputs = th.cat([before, *told, actions.float()], dim=-1)
         predicted_rewards = policy.reward_decoder(th.cat([inputs, after], dim=-1), m).squeeze(-1)
