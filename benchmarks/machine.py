@@ -1,6 +1,7 @@
 """What a training process asks of the machine."""
 
 import ctypes
+import sys
 
 import torch as th
 
@@ -17,7 +18,7 @@ def prepare(n_threads: int = 1) -> None:
     :param n_threads: of PyTorch
     """
     th.set_num_threads(n_threads)
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
-    if mallopt is not None:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:  # other C libraries have none
         mallopt(_M_TRIM_THRESHOLD, _KEPT)
         mallopt(_M_MMAP_THRESHOLD, _LARGEST)
