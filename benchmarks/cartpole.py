@@ -25,7 +25,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_nor
 
 from benchmarks import machine
 from benchmarks import settings as committed
-from benchmarks.checkpoint import differences
+from benchmarks.checkpoint import differences, refuse_another
 from benchmarks.records import RESULTS, describe_source, describe_versions
 from benchmarks.settings import load_settings, make_model
 
@@ -139,7 +139,13 @@ def judge(model: Any, env: VecEnv, n_episodes: int) -> dict[str, float]:
 
 
 def describe_run(algo: str, seed: int, n_evaluations: int, n_timesteps: int | None) -> dict[str, Any]:
-    """:return: what two records of the same run have in common; parameters as of ``run``"""
+    """
+    :param algo: a key of ``ALGORITHMS``
+    :param seed: of model and environments
+    :param n_evaluations: how often to evaluate on the way
+    :param n_timesteps: instead of the settings' own
+    :return: what two records of the same run have in common
+    """
     settings = load_settings(ENV_ID, algo)
     settings["n_timesteps"] = int(n_timesteps or settings["n_timesteps"])
     return {"algo": algo, "seed": seed, "n_evaluations": n_evaluations, "settings": settings}
@@ -155,31 +161,26 @@ def is_there(path: Path, described: dict[str, Any]) -> bool:
     if not path.exists():
         return False
     record = json.loads(path.read_text(encoding="utf8"))
-    if different := differences({key: record.get(key) for key in described}, described):
-        raise ValueError(f"{path} is there, and is another run: {different}. It stays: take another --folder")
+    refuse_another(path, differences({key: record.get(key) for key in described}, described))
     return True
 
 
-def run(algo: str, seed: int, n_evaluations: int, folder: Path, n_timesteps: int | None = None) -> None:
+def run(described: dict[str, Any], path: Path) -> None:
     """
     Train one model, and write its curve and record.
 
-    :param algo: a key of ``ALGORITHMS``
-    :param seed: of model and environments
-    :param n_evaluations: how often to evaluate on the way
-    :param folder: where to write
-    :param n_timesteps: instead of the settings' own
+    :param described: from ``describe_run``
+    :param path: of the record; the curve lies beside it
     """
     source = describe_source("benchmarks.cartpole")
-    described = describe_run(algo, seed, n_evaluations, n_timesteps)
-    settings = described["settings"]
+    algo, seed, settings = described["algo"], described["seed"], described["settings"]
     total = settings["n_timesteps"]
     env = make_env(settings, settings["n_envs"], seed)
     model = make_model(settings, env, ALGORITHMS[algo], seed=seed, device="cpu")
-    curve = Curve(make_env(settings, _N_ON_THE_WAY, _EVAL_SEED, training=False), total, n_evaluations)
+    curve = Curve(make_env(settings, _N_ON_THE_WAY, _EVAL_SEED, training=False), total, described["n_evaluations"])
     model.learn(total, callback=curve, log_interval=10**9)
 
-    with (folder / f"{algo}_seed_{seed}.csv").open("w", newline="", encoding="utf8") as file:
+    with path.with_suffix(".csv").open("w", newline="", encoding="utf8") as file:
         writer = csv.DictWriter(file, list(curve.rows[0]))
         writer.writeheader()
         writer.writerows(curve.rows)
@@ -194,7 +195,7 @@ def run(algo: str, seed: int, n_evaluations: int, folder: Path, n_timesteps: int
         "return_at_the_end": curve.rows[-1]["return"],
         "versions": describe_versions(),
     }
-    (folder / f"{algo}_seed_{seed}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
 
 
 def table(folder: Path) -> str:
@@ -236,8 +237,9 @@ def main() -> None:
     for seed in args.seeds:
         for algo in args.algo:
             described = describe_run(algo, seed, args.n_evaluations, args.n_timesteps)
-            if not is_there(args.folder / f"{algo}_seed_{seed}.json", described):
-                run(algo, seed, args.n_evaluations, args.folder, args.n_timesteps)
+            path = args.folder / f"{algo}_seed_{seed}.json"
+            if not is_there(path, described):
+                run(described, path)
     (args.folder / "table.md").write_text(table(args.folder) + "\n", encoding="utf8")
     print(table(args.folder))
 

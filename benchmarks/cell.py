@@ -12,7 +12,7 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
 
 from benchmarks import machine
-from benchmarks.checkpoint import Checkpoint, differences, locked
+from benchmarks.checkpoint import Checkpoint, differences, locked, refuse_another
 from benchmarks.curve import LOGGED, CurveCallback
 from benchmarks.evaluation import SplitEvaluation
 from benchmarks.records import N_LAST, describe_source, describe_versions, read_curve, read_run
@@ -129,8 +129,7 @@ class Cell:
         rollout = self.settings["n_envs"] * self.settings.get("n_steps", self.settings.get("train_freq", 1))
         if not wanted <= n_timesteps < wanted + rollout:
             different = ", ".join(filter(None, [f"n_timesteps was {n_timesteps} and is now {wanted}", different]))
-        if different:
-            raise ValueError(f"{self.json} is there, and is another run: {different}. It stays: take another --folder")
+        refuse_another(self.json, different)
         return record
 
     def _check_unfinished(self) -> None:

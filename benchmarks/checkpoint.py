@@ -128,6 +128,16 @@ class Checkpoint:
             file.write(json.dumps(self._state, indent=1).encode())
 
 
+def refuse_another(path: Path, different: str) -> None:
+    """
+    :param path: of the record of a run that has finished
+    :param different: what is another than what is asked for, from ``differences``
+    :raises ValueError: if anything is; the record stays as it is
+    """
+    if different:
+        raise ValueError(f"{path} is there, and is another run: {different}. It stays: take another --folder")
+
+
 def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     """
     :param before: of what was written down

@@ -221,6 +221,7 @@ class RecurrentOffPolicyAlgorithm(SafelySaved):
         self._n_calls += 1
         # each call is n_envs steps
         if self._n_calls % max(self.target_update_interval // self.n_envs, 1) == 0:
+            # polyak_update takes two calls for each parameter, and this a few for all
             get_ema_multi_avg_fn(1 - self.tau)(self._target_parameters, self._online_parameters, 0)
             polyak_update(self._batch_norm_stats, self._batch_norm_stats_target, 1.0)
         self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
