@@ -9,12 +9,23 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from hypothesis import settings
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.utils import set_random_seed
 
 from sb3_dream import DREAM, TrialBatch
 from sb3_dream.envs.sign import SignEnv, load_world
 
 th.set_num_threads(1)
+# A test says the same each time: what it draws does not depend on the clock, nor on the tests before it.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """For what a test does not seed itself."""
+    set_random_seed(0)
 
 
 def collect(

@@ -10,6 +10,7 @@ import torch as th
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_dream import EpisodeBatch, EpisodeReplayBuffer, RecurrentDQN
@@ -161,10 +162,30 @@ def test_an_episode_longer_than_the_ring_is_learned_from() -> None:
 
 
 def test_the_table_makes_room() -> None:
-    """In a long run the ring is overwritten many times: the table must stay as short as what is stored."""
-    buffer = filled(counting(3, max_length=4), rows=100, n_steps=3000)
+    """In a long run the ring is overwritten many times: the table must stay as short as what is stored, and must not lose
+    an episode that is still there."""
+    env = counting(3, max_length=4)
+    buffer = filled(env, rows=100, n_steps=3000)
     assert len(buffer._table) < 3 * 100
-    assert {episode for _, episode, _, _ in windows(buffer.sample(300, sequence_length=4))} >= {1180}
+    sampled = {place[:2] for place in windows(buffer.sample(3000, sequence_length=4))}  # 25 times each, on average
+    for index in range(3):
+        lengths = [length for length, _ in env.envs[index].unwrapped.ended]  # type: ignore[attr-defined]
+        starts = np.cumsum([0, *lengths[:-1]])
+        still_there = {(index, int(episode)) for episode in np.flatnonzero(starts >= 3000 - 100)}
+        assert len(still_there) > 30
+        assert sampled >= still_there
+
+
+def test_draws_without_a_generator() -> None:
+    """As with SB3's buffers, set_random_seed is all that a repetition needs, and two draws in a row differ."""
+    buffer = filled(counting(2), rows=100, n_steps=70)
+    draws = []
+    for seed in (1, None, 1):
+        if seed is not None:
+            set_random_seed(seed)
+        draws.append(buffer.sample(16, sequence_length=4).rewards)
+    assert draws[0].equal(draws[2])
+    assert not draws[0].equal(draws[1])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,13 @@ def as_dict(observation: Any) -> dict[str, Any]:
     return observation if isinstance(observation, dict) else {"observation": observation}
 
 
+def seeded_by_numpy() -> np.random.Generator:
+    """
+    :return: a generator that numpy's global one seeds: where no other is given, ``set_random_seed`` decides, as in SB3
+    """
+    return np.random.default_rng(np.random.randint(2**31))  # noqa: NPY002
+
+
 class EpisodeReplayBuffer(ReplayBuffer):
     """
     Replay buffer of episodes. Every environment writes its steps, each once, in its own column of a ring; a table remembers
@@ -225,13 +232,13 @@ class EpisodeReplayBuffer(ReplayBuffer):
 
         :param batch_size: number of windows B
         :param env: the VecNormalize whose statistics normalise the stored raw data
-        :param rng: the generator to draw with
+        :param rng: the generator to draw with; without one, numpy's global one decides
         :param sequence_length: transitions in a window, at least 1; fewer where an episode is shorter
         :param burn_in: so many transitions come before them, as far as the episode has them, to bring up the memory
         :return: the padded batch, on the buffer's device
         :raises ValueError: if nothing can be sampled yet
         """
-        rng = rng or np.random.default_rng()
+        rng = rng or seeded_by_numpy()
         sequence_length = self._fitting(sequence_length)
         first, envs, length, n_windows = self._sources(sequence_length)
         until = n_windows.cumsum()

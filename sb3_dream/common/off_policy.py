@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name, obs_as_tensor, polyak_update
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from sb3_dream.common.buffers import EpisodeReplayBuffer, as_dict
+from sb3_dream.common.buffers import EpisodeReplayBuffer, as_dict, seeded_by_numpy
 from sb3_dream.common.checks import check_range
 from sb3_dream.common.policies import RecurrentPolicy
 from sb3_dream.common.saving import SafelySaved
@@ -106,8 +106,8 @@ class RecurrentOffPolicyAlgorithm(SafelySaved):
     def _setup_model(self) -> None:
         rng, predict_rng = self.rng, self.predict_rng  # a loaded model goes on where its generators were
         super()._setup_model()
-        self.rng = rng or self.rng or np.random.default_rng()
-        self.predict_rng = predict_rng or self.predict_rng or np.random.default_rng()
+        self.rng = rng or self.rng or seeded_by_numpy()
+        self.predict_rng = predict_rng or self.predict_rng or seeded_by_numpy()
         self.exploration_schedule = LinearSchedule(
             self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
         )

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_dream.common.batches import EpisodeBatch, TrialBatch
-from sb3_dream.common.buffers import EpisodeReplayBuffer
+from sb3_dream.common.buffers import EpisodeReplayBuffer, seeded_by_numpy
 from sb3_dream.common.checks import check_whole
 from sb3_dream.common.trial import TRIAL_KEYS, is_on
 
@@ -101,11 +101,11 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
 
         :param batch_size: number of trials B
         :param env: the VecNormalize whose statistics normalise the stored raw data
-        :param rng: the generator to draw with
+        :param rng: the generator to draw with; without one, numpy's global one decides
         :return: the padded batch, on the buffer's device
         :raises ValueError: if no whole trial is stored
         """
-        rng = rng or np.random.default_rng()
+        rng = rng or seeded_by_numpy()
         trials = self._draw(batch_size, rng)
         episodes = rng.integers(1, self.n_execution_episodes + 1, size=batch_size)
         return self.batch(trials, episodes, env)
@@ -118,11 +118,11 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
 
         :param batch_size: number of trials B
         :param env: the VecNormalize whose statistics normalise the stored raw data
-        :param rng: the generator to draw with
+        :param rng: the generator to draw with; without one, numpy's global one decides
         :return: the padded trials, and their problem IDs (B,) or (B, d), on the buffer's device
         :raises ValueError: if no whole trial is stored
         """
-        trials = self._draw(batch_size, rng or np.random.default_rng())
+        trials = self._draw(batch_size, rng or seeded_by_numpy())
         lengths = trials["ends"][:, -1].astype(np.int64)
         return self._gather(trials["start"], trials["env"], lengths, lengths, env), self._problem_ids(trials)
 
