@@ -266,7 +266,7 @@ def test_learning_where_a_time_limit_is_around_the_trial(algorithm: Any) -> None
     once, and not in the first log after a thousand trials."""
     env = TimeLimit(gym.make("MetaBandit-v0"), 2)
     model = algorithm("MlpPolicy", env, device="cpu")
-    with pytest.raises(ValueError, match="environment 0 was cut off within a trial, at a time limit, which belongs inside"):
+    with pytest.raises(ValueError, match="in environment 0 was cut off at its time limit, which belongs inside"):
         model.learn(100)
 
 

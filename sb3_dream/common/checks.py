@@ -50,3 +50,13 @@ def check_whole(least: int, **arguments: int) -> None:
     for name, value in arguments.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def check_ended(info: dict[str, Any], where: str = "") -> None:
+    """
+    :param info: of the last step of a trial
+    :param where: whose trial it is, for the message
+    :raises ValueError: if a time limit around ``TrialEnv`` has cut the trial off
+    """
+    if "execution_returns" not in info:
+        raise ValueError(f"env: the trial{where} was cut off at its time limit, which belongs inside TrialEnv")

@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper,
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from tqdm import tqdm
 
+from sb3_dream.common.checks import check_ended
 from sb3_dream.common.problems import checked_problem_id
 from sb3_dream.common.results import TrialResults
 from sb3_dream.common.trial import TRIAL_KEYS
@@ -208,10 +209,7 @@ def _run_trials(
         observations, _, starts, infos = vec_env.step(actions)
         for env in np.flatnonzero(starts):
             if finished[env] is None:
-                if "execution_returns" not in infos[env]:
-                    raise ValueError(
-                        f"env: the trial of problem {padded[env]} was cut off at its time limit, which belongs inside TrialEnv"
-                    )
+                check_ended(infos[env], f" of problem {padded[env]}")
                 finished[env] = infos[env]
                 bar.update(int(env < len(chunk)))
     explored = [{key: np.array(values) for key, values in each.items()} for each in seen]

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
+from sb3_dream.common.checks import check_ended
 from sb3_dream.common.trial import TRIAL_KEYS
 
 
@@ -132,8 +133,7 @@ def play_trial(
             break
         observation, reward, terminated, truncated, info = env.step(action)
         over = terminated or truncated
-    if "execution_returns" not in info:
-        raise ValueError("env: the trial was cut off at its time limit, which belongs inside TrialEnv")
+    check_ended(info)
     n_actions = spaces.flatdim(env.action_space)
     names = env.get_wrapper_attr("action_names") if env.has_wrapper_attr("action_names") else range(n_actions)
     return TrialRecord(

@@ -12,6 +12,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import safe_mean
 
+from sb3_dream.common.checks import check_ended
 from sb3_dream.common.losses import UpdateLosses
 from sb3_dream.common.off_policy import RecurrentOffPolicyAlgorithm
 from sb3_dream.common.policies import RecurrentPolicy
@@ -130,10 +131,7 @@ class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
                 ) from error
         ended = np.flatnonzero(dones)
         for env in ended:
-            if "execution_returns" not in infos[env]:
-                raise ValueError(
-                    f"env: environment {env} was cut off within a trial, at a time limit, which belongs inside TrialEnv"
-                )
+            check_ended(infos[env], f" in environment {env}")
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         self._trial_infos.extend(infos[env] for env in ended)
 
