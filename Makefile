@@ -24,7 +24,7 @@ demo: .venv/.demo  ## Train a small agent, and see it explore and then act
 	@$(BIN)/python -m benchmarks.demo
 
 test: .venv/.tests opengl  ## Run the tests
-	@$(BIN)/python -m pytest -q $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal $(PYTEST_FLAGS)
 
 # What the tests of MetaSign-v0 draw with. Without it they are skipped.
 OPENGL := libegl1 libgl1 libglu1-mesa libgl1-mesa-dri

@@ -51,6 +51,7 @@ setup(
         "tests": [
             "pytest",
             "pytest-cov",
+            "pytest-xdist",
             "hypothesis",
             "ruff",
             "black>=26.1,<27",
