@@ -1,6 +1,5 @@
 """How DREAM acts: recurrent, ε-greedy in each environment by itself, from the right z, and blind to the problem ID."""
 
-import io
 from typing import Any
 
 import numpy as np
@@ -309,7 +308,7 @@ def test_epsilon_falls_as_its_schedules_say() -> None:
         def _on_step(self) -> bool:
             assert isinstance(self.model, DREAM)
             progress = min((self.num_timesteps - self.model.n_envs) / 2000, 1.0)  # ε is set after the step
-            seen.append((progress, self.model.exploration_rate, float(np.mean(self.model.explorer_rate))))
+            seen.append((progress, self.model.exploration_rate, self.model.explorer_rate))
             return True
 
     env = make_vec_env("MetaMap-v0", n_envs=4, seed=0)
@@ -321,35 +320,6 @@ def test_epsilon_falls_as_its_schedules_say() -> None:
     for progress, execution, exploration in seen[1:]:
         assert execution == pytest.approx(max(0.1, 0.9 - 0.8 * progress / 0.5))
         assert exploration == pytest.approx(0.9 - 0.6 * progress)
-
-
-def test_epsilon_spread_over_the_environments() -> None:
-    """A pair: the first environment explores with the first ε, the last with the last, in equal ratios; what the logger and
-    predict() on another number of trials get is the mean. A model loaded for fewer environments spreads it over those."""
-    env = make_vec_env("MetaMap-v0", n_envs=3, seed=0)
-    kwargs: dict[str, Any] = {"explorer_fraction": 0.5, "exploration_final_eps": 0.0, "exploration_fraction": 0.5}
-    model = DREAM("MlpPolicy", env, seed=0, gradient_steps=0, explorer_final_eps=(0.8, 0.05), device="cpu", **kwargs)
-    model.learn(900)
-    np.testing.assert_allclose(model.explorer_rate, [0.8, 0.2, 0.05])
-    assert model.logger.name_to_value["rollout/explorer_rate"] == pytest.approx(0.35)
-
-    exploring = {"exploring": np.array([[1.0], [0.0], [1.0]])}
-    np.testing.assert_allclose(model._epsilon(exploring), [0.8, 0.0, 0.05])
-    np.testing.assert_allclose(model._epsilon({"exploring": np.ones((2, 1))}), [0.35, 0.35])
-
-    model.save(path := io.BytesIO())
-    path.seek(0)
-    loaded = DREAM.load(path, env=make_vec_env("MetaMap-v0", n_envs=2, seed=0), device="cpu")
-    loaded.learn(900)
-    np.testing.assert_allclose(loaded.explorer_rate, [0.8, 0.05])
-
-
-def test_environments_explore_with_their_own_epsilon() -> None:
-    """What is stored shows it: the first environment's exploration is random, the last's greedy."""
-    model = acted(n_steps=8_000, n_envs=4, problem_id_probability=0.0, explorer_final_eps=(1.0, 1e-6), explorer_fraction=1e-9)
-    greedy, done, exploring = replay(model)
-    shares = [(greedy != done)[:, env][exploring[:, env]].mean() for env in range(4)]
-    assert shares == pytest.approx([6 / 7, 6 / 700, 0.0, 0.0], abs=0.05)
 
 
 # ---- z while training: Algorithm 1, lines 8-10 ---------------------------------------------------------------------------

@@ -232,13 +232,6 @@ def test_probabilities_must_be_between_0_and_1(argument: str, value: float) -> N
         dream(**{argument: value})
 
 
-@pytest.mark.parametrize("value", [(0.5,), (0.5, 0.4, 0.3), (0.5, 0.0), (1.1, 0.5), [-0.1, 0.5], (float("nan"), 0.5)], ids=str)
-def test_a_spread_epsilon_has_two_ends(value: Any) -> None:
-    """Ratios to 0 do not exist, and of three numbers one would be left out silently."""
-    with pytest.raises(ValueError, match=r"explorer_final_eps must be a number, or a pair above 0 and up to 1, got"):
-        dream(explorer_final_eps=value)
-
-
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_an_empty_batch(batch_size: int) -> None:
     """Its mean would be NaN, and so all weights."""

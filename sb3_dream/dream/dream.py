@@ -20,15 +20,6 @@ from sb3_dream.dream.policies import CnnPolicy, DREAMPolicy, MlpPolicy, MultiInp
 SelfDREAM = TypeVar("SelfDREAM", bound="DREAM")
 
 
-def _checked_spread(final_eps: float | list[float] | tuple[float, ...] | None) -> float | tuple[float, float] | None:
-    if not isinstance(final_eps, list | tuple):
-        check_range(0.0, 1.0, explorer_final_eps=final_eps)
-        return final_eps
-    if len(final_eps) != 2 or not all(0 < value <= 1 for value in final_eps):
-        raise ValueError(f"explorer_final_eps must be a number, or a pair above 0 and up to 1, got {final_eps!r}")
-    return final_eps[0], final_eps[1]
-
-
 class DREAM(TrialAlgorithm):
     """
     DREAM (Decoupling Exploration and Execution in Meta-RL). Paper: https://arxiv.org/abs/2008.02790, Algorithm 1.
@@ -59,9 +50,7 @@ class DREAM(TrialAlgorithm):
     :param exploration_final_eps: ε at the end, in both phases unless set apart below
     :param explorer_fraction: fraction of training over which ε of *exploration episodes* falls; by default
         ``exploration_fraction``
-    :param explorer_final_eps: final ε of exploration episodes; by default ``exploration_final_eps``. A pair, such as
-        ``(0.8, 0.05)``, is spread over the environments, in equal ratios from the first one's to the last one's (as in Ape-X):
-        while some go as far as is known already, others still try what is new
+    :param explorer_final_eps: final ε of exploration episodes; by default ``exploration_final_eps``
     :param problem_std: ρ, the noise of z ~ N(f(μ), ρ²I), at least 0
     :param bottleneck_weight: λ, the weight of the bottleneck on f, at least 0
     :param bottleneck_size: K. The bottleneck is λ max(‖f(μ)‖², K): it leaves norms under K alone and pulls larger ones
@@ -89,8 +78,7 @@ class DREAM(TrialAlgorithm):
     }
     policy: DREAMPolicy
     replay_buffer: TrialReplayBuffer | None
-    #: a number, or (n_envs,), against progress
-    explorer_schedule: LinearSchedule
+    explorer_schedule: Schedule
     exploration_cost_schedule: Schedule
 
     def __init__(
@@ -113,7 +101,7 @@ class DREAM(TrialAlgorithm):
         exploration_initial_eps: float = 1.0,
         exploration_final_eps: float = 0.05,
         explorer_fraction: float | None = None,
-        explorer_final_eps: float | tuple[float, float] | None = None,
+        explorer_final_eps: float | None = None,
         problem_std: float = 0.1,
         bottleneck_weight: float = 1.0,
         bottleneck_size: float = 10.0,
@@ -136,8 +124,7 @@ class DREAM(TrialAlgorithm):
             bottleneck_size=bottleneck_size,
             exploration_cost=exploration_cost if isinstance(exploration_cost, float | int) else None,
         )
-        check_range(0.0, 1.0, problem_id_probability=problem_id_probability)
-        explorer_final_eps = _checked_spread(explorer_final_eps)
+        check_range(0.0, 1.0, problem_id_probability=problem_id_probability, explorer_final_eps=explorer_final_eps)
         super().__init__(
             policy,
             env,
@@ -171,8 +158,8 @@ class DREAM(TrialAlgorithm):
         self.bottleneck_size = bottleneck_size
         self.exploration_cost = exploration_cost
         self.problem_id_probability = problem_id_probability
-        #: ε of exploration episodes, one for all or (n_envs,); ``exploration_rate`` is that of execution episodes
-        self.explorer_rate: float | np.ndarray = exploration_initial_eps
+        #: ε of exploration episodes; ``exploration_rate`` is that of execution episodes
+        self.explorer_rate = exploration_initial_eps
         #: (P,) or (P, d): the problems that ``learn`` has drawn from
         self.trained_problem_ids = np.empty(0)
         if _init_setup_model:
@@ -180,10 +167,9 @@ class DREAM(TrialAlgorithm):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        final = self.exploration_final_eps if self.explorer_final_eps is None else self.explorer_final_eps
         self.explorer_schedule = LinearSchedule(
             self.exploration_initial_eps,
-            final if isinstance(final, float | int) else np.geomspace(*final, self.n_envs),  # type: ignore[arg-type]
+            self.exploration_final_eps if self.explorer_final_eps is None else self.explorer_final_eps,
             self.exploration_fraction if self.explorer_fraction is None else self.explorer_fraction,
         )
         self.exploration_cost_schedule = FloatSchedule(self.exploration_cost)
@@ -223,10 +209,8 @@ class DREAM(TrialAlgorithm):
         return mean + self.problem_std * th.as_tensor(noise, device=self.device)
 
     def _epsilon(self, observation: Any) -> np.ndarray:
-        """Of the phase that each environment is in. For another number of them than in training, a spread ε is its mean."""
-        exploring = is_on(np.asarray(observation["exploring"]))
-        same = np.size(self.explorer_rate) == exploring.size
-        return np.where(exploring, self.explorer_rate if same else np.mean(self.explorer_rate), self.exploration_rate)
+        """Of the phase that each environment is in."""
+        return np.where(is_on(np.asarray(observation["exploring"])), self.explorer_rate, self.exploration_rate)
 
     # ---- learning: Algorithm 1, lines 13-25 ----------------------------------------------------------------------
 
@@ -286,7 +270,7 @@ class DREAM(TrialAlgorithm):
     def _on_step(self) -> None:
         super()._on_step()
         self.explorer_rate = self.explorer_schedule(self._current_progress_remaining)
-        self.logger.record("rollout/explorer_rate", float(np.mean(self.explorer_rate)))
+        self.logger.record("rollout/explorer_rate", self.explorer_rate)
 
     # ---- looking at it -------------------------------------------------------------------------------------------
 
