@@ -37,10 +37,14 @@ def collect(
     return model.learn(n_steps)
 
 
-@pytest.fixture
-def model() -> DREAM:
+#: policy_kwargs of a policy that remembers by peaks alone
+WITHOUT_LSTMS: dict[str, Any] = {"enable_exploration_lstm": False, "enable_execution_lstm": False}
+
+
+@pytest.fixture(params=[{}, WITHOUT_LSTMS], ids=["LSTM", "transitions"])
+def model(request: pytest.FixtureRequest) -> DREAM:
     """Map trials with one execution episode."""
-    return collect()
+    return collect(policy_kwargs=request.param)
 
 
 @pytest.fixture

@@ -108,10 +108,9 @@ def test_predict_acts_from_the_decoded_trajectory() -> None:
     assert differs > 50
 
 
-@pytest.mark.parametrize("n_lstm_layers", [1, 2])
-def test_stepwise_and_batched_trajectory_decoder_agree(n_lstm_layers: int) -> None:
+@pytest.mark.parametrize("policy_kwargs", [{}, {"n_lstm_layers": 2}, {"enable_exploration_lstm": False}], ids=str)
+def test_stepwise_and_batched_trajectory_decoder_agree(policy_kwargs: dict[str, Any]) -> None:
     """z while acting and z while learning must be the same function of the trajectory, the last observation included."""
-    policy_kwargs = {"n_lstm_layers": n_lstm_layers}
     model = acted(n_steps=1500, env_kwargs={"n_execution_episodes": 2}, policy_kwargs=policy_kwargs)
     buffer = model.replay_buffer
     assert buffer is not None

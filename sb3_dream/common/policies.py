@@ -13,7 +13,7 @@ from torch import nn
 
 from sb3_dream.common.buffers import as_dict
 from sb3_dream.common.checks import check_classes, check_widths
-from sb3_dream.common.networks import SequenceEncoder, Steps, pack, pack_flat
+from sb3_dream.common.encoders import LSTMEncoder, SequenceEncoder, Steps, TransitionEncoder, pack, pack_flat
 from sb3_dream.common.trial import TRIAL_KEYS
 
 
@@ -118,9 +118,13 @@ class RecurrentPolicy(BasePolicy):
                 f"suit the {self._observer}'s observation {self._extractor_space}: {error}"
             ) from error
 
-    def _make_encoder(self, extractor: BaseFeaturesExtractor, lstm_hidden_size: int, **kwargs: bool) -> SequenceEncoder:
+    def _make_encoder(
+        self, extractor: BaseFeaturesExtractor, width: int, transitions: bool = False, **kwargs: bool
+    ) -> SequenceEncoder:
         beside_dim = sum(spaces.flatdim(space) for space in self._beside_space.values())
-        return SequenceEncoder(extractor, beside_dim, lstm_hidden_size, self.n_lstm_layers, **kwargs)
+        if transitions:
+            return TransitionEncoder(extractor, beside_dim, width, **kwargs)
+        return LSTMEncoder(extractor, beside_dim, width, self.n_lstm_layers, **kwargs)
 
     @property
     @abstractmethod

@@ -10,15 +10,8 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from sb3_dream.common.checks import check_widths
-from sb3_dream.common.networks import (
-    Memory,
-    ProblemEncoder,
-    RecurrentQNetwork,
-    SequenceEncoder,
-    Steps,
-    TrajectoryDecoder,
-    pack_flat,
-)
+from sb3_dream.common.encoders import Memory, SequenceEncoder, Steps, pack_flat
+from sb3_dream.common.networks import ProblemEncoder, RecurrentQNetwork, TrajectoryDecoder
 from sb3_dream.common.policies import RecurrentPolicy
 from sb3_dream.common.trial import is_on
 
@@ -63,8 +56,11 @@ class DREAMPolicy(RecurrentPolicy):
     :param activation_fn: their activation
     :param embedding_dim: dimension of z
     :param problem_hidden_dim: width of the problem encoder's table (or MLP)
-    :param lstm_hidden_size: width of each LSTM
+    :param lstm_hidden_size: width of each LSTM, or of what stands in its place
     :param n_lstm_layers: layers of each LSTM
+    :param enable_exploration_lstm: whether exploration policy and trajectory decoder have an LSTM each; else each has a layer
+        over every single transition, and remembers the peaks of its outputs: what has been found so far, whatever came
+        between. It takes a fraction of the time, and is enough where single transitions tell all there is to find
     :param enable_execution_lstm: whether the execution policy remembers its own episode; else it is feed-forward
     :param encoder_weight_decay: weight decay on ψ (f); makes problems that need the same behaviour share a z
     :param decoder_weight_decay: weight decay on ω (g)
@@ -95,6 +91,7 @@ class DREAMPolicy(RecurrentPolicy):
         problem_hidden_dim: int = 32,
         lstm_hidden_size: int = 32,
         n_lstm_layers: int = 1,
+        enable_exploration_lstm: bool = True,
         enable_execution_lstm: bool = True,
         encoder_weight_decay: float = 0.05,
         decoder_weight_decay: float = 0.1,
@@ -123,6 +120,7 @@ class DREAMPolicy(RecurrentPolicy):
         self.problem_space = problem_space
         self.embedding_dim = embedding_dim
         self.problem_hidden_dim = problem_hidden_dim
+        self.enable_exploration_lstm = enable_exploration_lstm
         self.enable_execution_lstm = enable_execution_lstm
         self.encoder_weight_decay = encoder_weight_decay
         self.decoder_weight_decay = decoder_weight_decay
@@ -137,21 +135,25 @@ class DREAMPolicy(RecurrentPolicy):
         if self.share_features_extractor:
             self.features_extractor = self.make_features_extractor()
 
-        def encoder(lstm_hidden_size: int, peaks_only: bool = False) -> SequenceEncoder:
+        def encoder(width: int, **kwargs: bool) -> SequenceEncoder:
             extractor = self.features_extractor if self.share_features_extractor else self.make_features_extractor()
-            return self._make_encoder(extractor, lstm_hidden_size, peaks_only=peaks_only)
+            return self._make_encoder(extractor, width, **kwargs)
 
-        executor_lstm = self.lstm_hidden_size if self.enable_execution_lstm else 0
+        width, transitions = self.lstm_hidden_size, not self.enable_exploration_lstm
         #: Q^exp (φ)
-        self.explorer = RecurrentQNetwork(encoder(self.lstm_hidden_size), 0, n_actions, *head)
+        self.explorer = RecurrentQNetwork(encoder(width, transitions=transitions), 0, n_actions, *head)
         #: Q^exe (θ)
-        self.executor = RecurrentQNetwork(encoder(executor_lstm), instruction_dim + self.embedding_dim, n_actions, *head)
+        self.executor = RecurrentQNetwork(
+            encoder(width if self.enable_execution_lstm else 0), instruction_dim + self.embedding_dim, n_actions, *head
+        )
         #: f (ψ)
         self.problem_encoder = ProblemEncoder(
             self.problem_space, self.embedding_dim, self.problem_hidden_dim, self.activation_fn
         )
         #: g (ω)
-        self.trajectory_decoder = TrajectoryDecoder(encoder(self.lstm_hidden_size, peaks_only=True), self.embedding_dim, *head)
+        self.trajectory_decoder = TrajectoryDecoder(
+            encoder(width, transitions=transitions, peaks_only=True), self.embedding_dim, *head
+        )
         # copied in one go, so that the targets share among themselves what the networks share
         targets = deepcopy(self.networks).requires_grad_(False)
         self.explorer_target, self.executor_target, self.problem_encoder_target, self.trajectory_decoder_target = targets
@@ -246,6 +248,7 @@ class DREAMPolicy(RecurrentPolicy):
             problem_space=self.problem_space,
             embedding_dim=self.embedding_dim,
             problem_hidden_dim=self.problem_hidden_dim,
+            enable_exploration_lstm=self.enable_exploration_lstm,
             enable_execution_lstm=self.enable_execution_lstm,
             encoder_weight_decay=self.encoder_weight_decay,
             decoder_weight_decay=self.decoder_weight_decay,

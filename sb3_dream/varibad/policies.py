@@ -19,7 +19,7 @@ from torch import nn
 
 from sb3_dream.common.belief import BeliefPolicy
 from sb3_dream.common.checks import check_widths
-from sb3_dream.common.networks import Steps
+from sb3_dream.common.encoders import Steps
 
 #: what a decoder is told of a step beside the family's observation: what the trial's rules make rewards and resets depend on
 CONDITIONS = ("instruction", "exploring", "episode_end")

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from sb3_dream.common.batches import EpisodeBatch
 from sb3_dream.common.buffers import EpisodeReplayBuffer
 from sb3_dream.common.checks import check_range, check_whole
+from sb3_dream.common.encoders import Steps, pack, pack_flat
 from sb3_dream.common.losses import UpdateLosses, td_loss
-from sb3_dream.common.networks import Steps, pack, pack_flat
 from sb3_dream.common.off_policy import RecurrentOffPolicyAlgorithm
 from sb3_dream.common.trial_algorithm import TrialAlgorithm
 from sb3_dream.varibad.policies import CONDITIONS, CnnPolicy, MlpPolicy, MultiInputPolicy, VariBADPolicy
