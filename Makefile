@@ -11,6 +11,8 @@ DEFINITION := setup.py constraints.txt sb3_dream/version.txt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
+# what is installed is compiled once, where it is first used, and not anew in every process
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
