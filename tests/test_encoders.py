@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_dream import DREAM, TrialBatch
-from sb3_dream.common.encoders import RunningMax
+from sb3_dream.common.encoders import running_max
 from tests.conftest import WITHOUT_LSTMS, collect
 
 
@@ -20,7 +20,7 @@ def test_the_running_maximum_is_that_of_torch(n_steps: int, n_batch: int, n_valu
     generator = th.Generator().manual_seed(seed)
     inputs = th.randint(n_values, (n_steps, n_batch), generator=generator).double().requires_grad_()
     weights = th.rand(n_steps, n_batch, generator=generator, dtype=th.double)
-    peaks, expected = RunningMax.apply(inputs), inputs.cummax(dim=0).values
+    peaks, expected = running_max(inputs), inputs.cummax(dim=0).values
     assert th.equal(peaks, expected)
     (gradient,) = th.autograd.grad((peaks * weights).sum(), inputs)
     (expected_gradient,) = th.autograd.grad((expected * weights).sum(), inputs)
@@ -68,7 +68,7 @@ def test_transitions_tell_where_a_bus_came_from() -> None:
         places, actions = [(4.0, 4.0, 0.0)], [0]
         for name in names:
             stop, destination = rides[name]
-            places += [(*stop, 1.0), (*destination, 1.0), (*stop, 1.0), (4.0, 4.0, 0.0)]  # type: ignore[list-item]
+            places += [(*stop, 1.0), (*destination, 1.0), (*stop, 1.0), (4.0, 4.0, 0.0)]
             actions += [0, 5, 5, 0]
         space = model.observation_space["observation"]  # type: ignore[index]
         observation = th.as_tensor(np.array(places, dtype=space.dtype)).unsqueeze(1)

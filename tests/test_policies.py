@@ -104,8 +104,7 @@ def test_mlp_policy_sees_the_familys_observation_and_the_feedback(space: spaces.
     features = encoder.features_extractor(steps.observations)
     assert features.shape == (int(episodes.lengths.sum()), width)
     assert steps.feedback.shape == (len(features), 3 + 1)
-    assert encoder.lstm is not None
-    assert encoder.lstm.input_size == width + 4
+    assert encoder.features_dim == width + 4
     inside = episodes.action_mask.bool()
     th.testing.assert_close(steps.feedback[:, :3], episodes.observations["previous_action"][inside])
     th.testing.assert_close(steps.feedback[:, 3:], episodes.observations["previous_reward"][inside])

@@ -72,11 +72,9 @@ def test_a_trial_is_one_episode_with_everything_in_it(policy: str) -> None:
         exploring, start = (batch.observations[key][:length, b, 0] for key in ("exploring", "episode_start"))
         assert start[0] == exploring[0] == 1
         assert start.sum() == 2 and exploring[-1] == 0
-    lstm = model.policy.q_net.encoder.lstm
-    assert lstm is not None
     flat = {key: spaces.flatdim(space) for key, space in env.observation_space.spaces.items()}  # type: ignore[attr-defined]
     assert set(TRIAL_KEYS) < set(flat)
-    assert lstm.input_size == sum(flat.values())
+    assert model.policy.q_net.encoder.features_dim == sum(flat.values())
     assert not hasattr(model, "_problem_ids")
     assert evaluate_problems(model, env, [3, 5]).execution_returns.shape == (2, 1)
 
