@@ -47,6 +47,13 @@ def model(request: pytest.FixtureRequest) -> DREAM:
     return collect(policy_kwargs=request.param)
 
 
+def keep_exploring(model: DREAM) -> None:
+    """An exploration episode goes on to its time limit: the action that ends it looks worst."""
+    end = 6
+    with th.no_grad():
+        model.policy.explorer.head.streams.bias[1 + end] = -100.0
+
+
 @pytest.fixture
 def batch(model: DREAM) -> TrialBatch:
     """Eight of its trials, of different lengths."""

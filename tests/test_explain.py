@@ -12,7 +12,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_dream import DREAM, TrialEnv, TrialExplanation, play_trial
-from tests.conftest import collect
+from tests.conftest import collect, keep_exploring
 
 
 def test_rows_are_the_trial_as_it_was(model: DREAM) -> None:
@@ -42,6 +42,7 @@ def test_rows_are_the_trial_as_it_was(model: DREAM) -> None:
 
 def test_distances_and_rewards_are_those_of_the_loss(model: DREAM) -> None:
     """They are what exploration is paid; a slip by one step would praise the wrong action."""
+    keep_exploring(model)
     env = gym.make("MetaMap-v0")
     explained = model.explain(env, seed=1)
     observation, _ = env.reset(seed=1)

@@ -14,7 +14,7 @@ from sb3_contrib import RecurrentPPO
 from stable_baselines3 import DQN
 
 from sb3_dream import DREAM, RecurrentDQN, TrialEnv, TrialExplanation, animate_trial, plot_trial, plot_z_space, record_trial
-from tests.conftest import collect
+from tests.conftest import collect, keep_exploring
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,7 @@ def test_a_gif_has_the_familys_frame_and_what_dream_thought(trial: TrialExplanat
 
 def test_curve_and_rewards_grow_while_exploring_and_then_stay(model: DREAM, tmp_path: Path) -> None:
     """A panel that shows the whole curve at once, or forgets it, does not show when something was found out."""
+    keep_exploring(model)
     trial = model.explain(drawn("MetaMap-v0"), seed=0)
     pictures = animate_trial(trial, tmp_path / "trial.gif")
     end = int(trial.exploring.sum())
