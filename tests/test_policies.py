@@ -10,6 +10,7 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from torch import nn
 
 from sb3_dream import DREAM, IMPORT, RecurrentDQN, TrialEnv, VariBAD
+from sb3_dream.common.encoders import LSTMEncoder
 from tests.random_families import RandomFamily
 from tests.test_bad_input import Family
 
@@ -104,7 +105,8 @@ def test_mlp_policy_sees_the_familys_observation_and_the_feedback(space: spaces.
     features = encoder.features_extractor(steps.observations)
     assert features.shape == (int(episodes.lengths.sum()), width)
     assert steps.feedback.shape == (len(features), 3 + 1)
-    assert encoder.features_dim == width + 4
+    assert isinstance(encoder, LSTMEncoder)
+    assert encoder.lstm.input_size == width + 4
     inside = episodes.action_mask.bool()
     th.testing.assert_close(steps.feedback[:, :3], episodes.observations["previous_action"][inside])
     th.testing.assert_close(steps.feedback[:, 3:], episodes.observations["previous_reward"][inside])

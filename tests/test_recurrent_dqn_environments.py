@@ -14,6 +14,7 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 from sb3_dream import RecurrentDQN, TrialEnv, evaluate_problems
+from sb3_dream.common.encoders import LSTMEncoder
 from sb3_dream.common.trial import TRIAL_KEYS
 from tests.random_families import FLAT_SPACES, RandomFamily
 
@@ -74,7 +75,9 @@ def test_a_trial_is_one_episode_with_everything_in_it(policy: str) -> None:
         assert start.sum() == 2 and exploring[-1] == 0
     flat = {key: spaces.flatdim(space) for key, space in env.observation_space.spaces.items()}  # type: ignore[attr-defined]
     assert set(TRIAL_KEYS) < set(flat)
-    assert model.policy.q_net.encoder.features_dim == sum(flat.values())
+    encoder = model.policy.q_net.encoder
+    assert isinstance(encoder, LSTMEncoder)
+    assert encoder.lstm.input_size == sum(flat.values())
     assert not hasattr(model, "_problem_ids")
     assert evaluate_problems(model, env, [3, 5]).execution_returns.shape == (2, 1)
 
