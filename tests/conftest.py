@@ -41,7 +41,7 @@ def collect(
 WITHOUT_LSTMS: dict[str, Any] = {"enable_exploration_lstm": False, "enable_execution_lstm": False}
 
 
-@pytest.fixture(params=[{}, WITHOUT_LSTMS], ids=["LSTM", "transitions"])
+@pytest.fixture(params=[{}, {**WITHOUT_LSTMS, "enable_execution_gate": True}], ids=["LSTM", "transitions, gate"])
 def model(request: pytest.FixtureRequest) -> DREAM:
     """Map trials with one execution episode."""
     return collect(policy_kwargs=request.param)

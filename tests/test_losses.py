@@ -249,6 +249,20 @@ def test_dueling_mean_is_taken_per_state() -> None:
     th.testing.assert_close(q_values.mean(dim=1), value)
 
 
+@pytest.mark.parametrize("gated", [True, False])
+def test_a_gate_multiplies(gated: bool) -> None:
+    """What a thing is worth to a problem is a product. One layer can learn it with the gate, and cannot without."""
+    head = DuelingHead(1 if gated else 2, 2, [], nn.ReLU, gate_dim=int(gated))
+    optimizer = th.optim.Adam(head.parameters(), 0.05)
+    things, problems = (th.randn(256, 1) for _ in range(2))
+    for _ in range(300):
+        loss = (head(things, [problems]) - things * problems).pow(2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 1e-3 if gated else loss.item() > 0.5
+
+
 def test_execution_targets_use_the_target_encoder_and_decoder(model: DREAM, batch: TrialBatch) -> None:
     """Each of the four networks has a target. If z of the target came from the online f or g, the target would chase."""
     random_output_biases(model)

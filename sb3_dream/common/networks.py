@@ -22,25 +22,32 @@ class DuelingHead(nn.Module):
     :param n_actions: number of actions
     :param net_arch: hidden layers before the two streams part
     :param activation_fn: activation
+    :param gate_dim: width of a context that multiplies what the first layer makes of the inputs, instead of adding to it; 0 for
+        none
     """
 
-    def __init__(self, input_dim: int, n_actions: int, net_arch: Sequence[int], activation_fn: type[nn.Module]):
+    def __init__(
+        self, input_dim: int, n_actions: int, net_arch: Sequence[int], activation_fn: type[nn.Module], gate_dim: int = 0
+    ):
         super().__init__()
         self.body = nn.Sequential(*create_mlp(input_dim, -1, list(net_arch), activation_fn))
         self.streams = nn.Linear(net_arch[-1] if net_arch else input_dim, 1 + n_actions)
+        self.gate = nn.Linear(gate_dim, net_arch[0] if net_arch else 1 + n_actions) if gate_dim else None
 
     def forward(self, inputs: th.Tensor, contexts: Sequence[th.Tensor] = ()) -> th.Tensor:
         """
         :param inputs: (n, input_dim), or without the context's part of it
-        :param contexts: each (n, context_dim), which stands behind the inputs. What the first layer makes of the inputs is
-            worked out once for all of them
+        :param contexts: each (n, context_dim), which stands behind the inputs, or is the gate's. What the first layer makes of
+            the inputs is worked out once for all of them
         :return: Q-values (n, n_actions), those for each context after those for the one before
         """
         layers: list[Any] = [*self.body, self.streams]
         first, *others = layers
         n_own = inputs.shape[-1]
         outputs = F.linear(inputs, first.weight[:, :n_own], first.bias)
-        if contexts:
+        if self.gate is not None:
+            outputs = th.cat([outputs * self.gate(context) for context in contexts])
+        elif contexts:
             outputs = th.cat([outputs + F.linear(context, first.weight[:, n_own:]) for context in contexts])
         for layer in others:
             outputs = layer(outputs)
@@ -57,6 +64,7 @@ class RecurrentQNetwork(nn.Module):
     :param n_actions: number of actions
     :param net_arch: hidden layers of the head
     :param activation_fn: activation of the head
+    :param gated: whether the context multiplies what the head's first layer makes of the sequence, instead of adding to it
     """
 
     def __init__(
@@ -66,10 +74,12 @@ class RecurrentQNetwork(nn.Module):
         n_actions: int,
         net_arch: Sequence[int],
         activation_fn: type[nn.Module],
+        gated: bool = False,
     ):
         super().__init__()
         self.encoder = encoder
-        self.head = DuelingHead(encoder.output_dim + context_dim, n_actions, net_arch, activation_fn)
+        beside, gate_dim = (0, context_dim) if gated else (context_dim, 0)
+        self.head = DuelingHead(encoder.output_dim + beside, n_actions, net_arch, activation_fn, gate_dim)
 
     def forward(
         self, steps: Steps, contexts: Sequence[th.Tensor] = (), memory: Memory | None = None

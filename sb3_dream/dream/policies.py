@@ -62,6 +62,9 @@ class DREAMPolicy(RecurrentPolicy):
         over every single transition, and remembers the peaks of its outputs: what has been found so far, whatever came
         between. It takes a fraction of the time, and is enough where single transitions tell all there is to find
     :param enable_execution_lstm: whether the execution policy remembers its own episode; else it is feed-forward
+    :param enable_execution_gate: whether instruction and z multiply what the first layer of the execution policy's head makes
+        of the observations, instead of adding to it. What an object is worth to which instruction and problem is such a
+        product, and is learned from fewer updates so, where seeing it is the hard part
     :param encoder_weight_decay: weight decay on ψ (f); makes problems that need the same behaviour share a z
     :param decoder_weight_decay: weight decay on ω (g)
     :param features_extractor_class: from the family's observation of one step to features
@@ -93,6 +96,7 @@ class DREAMPolicy(RecurrentPolicy):
         n_lstm_layers: int = 1,
         enable_exploration_lstm: bool = True,
         enable_execution_lstm: bool = True,
+        enable_execution_gate: bool = False,
         encoder_weight_decay: float = 0.05,
         decoder_weight_decay: float = 0.1,
         features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
@@ -122,6 +126,7 @@ class DREAMPolicy(RecurrentPolicy):
         self.problem_hidden_dim = problem_hidden_dim
         self.enable_exploration_lstm = enable_exploration_lstm
         self.enable_execution_lstm = enable_execution_lstm
+        self.enable_execution_gate = enable_execution_gate
         self.encoder_weight_decay = encoder_weight_decay
         self.decoder_weight_decay = decoder_weight_decay
         self.share_features_extractor = share_features_extractor
@@ -144,7 +149,11 @@ class DREAMPolicy(RecurrentPolicy):
         self.explorer = RecurrentQNetwork(encoder(width, transitions=transitions), 0, n_actions, *head)
         #: Q^exe (θ)
         self.executor = RecurrentQNetwork(
-            encoder(width if self.enable_execution_lstm else 0), instruction_dim + self.embedding_dim, n_actions, *head
+            encoder(width if self.enable_execution_lstm else 0),
+            instruction_dim + self.embedding_dim,
+            n_actions,
+            *head,
+            gated=self.enable_execution_gate,
         )
         #: f (ψ)
         self.problem_encoder = ProblemEncoder(
@@ -250,6 +259,7 @@ class DREAMPolicy(RecurrentPolicy):
             problem_hidden_dim=self.problem_hidden_dim,
             enable_exploration_lstm=self.enable_exploration_lstm,
             enable_execution_lstm=self.enable_execution_lstm,
+            enable_execution_gate=self.enable_execution_gate,
             encoder_weight_decay=self.encoder_weight_decay,
             decoder_weight_decay=self.decoder_weight_decay,
             share_features_extractor=self.share_features_extractor,
