@@ -199,6 +199,15 @@ def test_a_detail_of_dull_frames_is_learned_that_nature_cnn_does_not_see() -> No
     th.manual_seed(0)
     assert accuracy(NatureCNN(space, 16)) < 0.75
     assert accuracy(StandardizedCNN(space, 16)) > 0.95
+    assert accuracy(StandardizedCNN(space, 16, n_filters=(16, 32, 32))) > 0.95
+
+
+@pytest.mark.parametrize("n_filters", [(16, 32), (16, 0, 32), (16.0, 32, 32)])
+def test_numbers_of_filters_that_make_no_network_are_refused(n_filters: Any) -> None:
+    """The error names the argument, and which of the three."""
+    with pytest.raises(ValueError, match="n_filters"):
+        StandardizedCNN(spaces.Box(0, 255, (3, 60, 80), np.uint8), n_filters=n_filters)
+
 
 
 @pytest.mark.usefixtures("gl")

@@ -210,6 +210,32 @@ def test_a_batch_gives_the_losses_of_its_trials_one_by_one(model: DREAM, batch: 
         assert getattr(together, field.name).item() == pytest.approx(expected, rel=1e-4), field.name
 
 
+def test_several_executions_of_a_trial_count_as_trials_of_their_own() -> None:
+    """Each has the z of its trial. Trials whose exploration is repeated for each execution give the same losses."""
+    model = collect(env_kwargs={"n_execution_episodes": 3}, replay_buffer_kwargs={"n_sampled_executions": 2})
+    random_output_biases(model)
+    model.problem_std = 0.0
+    assert model.replay_buffer is not None
+    batch = model.replay_buffer.sample(6, rng=np.random.default_rng(0))
+    assert batch.execution.actions.shape[1] == 12
+    together = losses_with_noise(model, batch)
+    trials = [
+        TrialBatch(one(batch.exploration, b % 6), one(batch.execution, b), batch.problem_ids[b % 6 : b % 6 + 1])
+        for b in range(12)
+    ]
+    alone = [losses_with_noise(model, trial) for trial in trials]
+    for name, lengths in {
+        "exploration_td": batch.exploration.lengths.repeat(2),
+        "decoder": batch.exploration.lengths.repeat(2) + 1,
+        "execution_td_trajectory": batch.execution.lengths,
+        "execution_td_problem": batch.execution.lengths,
+    }.items():
+        expected = np.average([getattr(each, name).item() for each in alone], weights=lengths.numpy())
+        assert getattr(together, name).item() == pytest.approx(expected, rel=1e-4), name
+    with pytest.raises(ValueError, match="equally many executions"):
+        TrialBatch(batch.exploration, batch.exploration, batch.problem_ids[:5])
+
+
 def test_double_q_takes_the_online_argmax_and_the_targets_value() -> None:
     """Lines 16-19. The target's own maximum would overestimate."""
     episodes = EpisodeBatch({}, th.tensor([[0], [1]]), th.zeros(2, 1), th.tensor([2]))

@@ -105,7 +105,7 @@ def stack(observations: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     return {key: np.stack([np.asarray(each[key]) for each in observations]) for key in observations[0]}
 
 
-def make_recorder(plan: FamilyPlan, n_envs: int, rows: int) -> Recorder:
+def make_recorder(plan: FamilyPlan, n_envs: int, rows: int, n_sampled_executions: int = 1) -> Recorder:
     """Trials of the plan, and a buffer of so many rows for each."""
     envs = [plan.trials(index) for index in range(n_envs)]
     buffer = TrialReplayBuffer(
@@ -117,6 +117,7 @@ def make_recorder(plan: FamilyPlan, n_envs: int, rows: int) -> Recorder:
         problem_space=envs[0].problem_space,
         n_execution_episodes=plan.n_execution_episodes,
         n_exploration_episodes=plan.n_exploration_episodes,
+        n_sampled_executions=n_sampled_executions,
     )
     return Recorder(envs, buffer, plan.seed)
 
@@ -181,11 +182,12 @@ def test_what_goes_in_comes_out(plan: FamilyPlan, n_envs: int, n_steps: int, dat
 
 
 @settings(max_examples=100, deadline=None)
-@given(plan=family_plans(), n_envs=st.integers(1, 3))
-def test_sample_gives_trials_that_were_lived(plan: FamilyPlan, n_envs: int) -> None:
-    """sample() pairs an exploration with an execution of the same trial: another one's would teach a wrong z."""
+@given(plan=family_plans(), n_envs=st.integers(1, 3), data=st.data())
+def test_sample_gives_trials_that_were_lived(plan: FamilyPlan, n_envs: int, data: st.DataObject) -> None:
+    """sample() pairs an exploration with executions of the same trial: another one's would teach a wrong z."""
     longest = (plan.max_length + 1) * (plan.n_exploration_episodes + plan.n_execution_episodes) - 1
-    recorder = make_recorder(plan, n_envs, rows=2 * longest)
+    n_sampled = data.draw(st.integers(1, plan.n_execution_episodes), label="n_sampled_executions")
+    recorder = make_recorder(plan, n_envs, 2 * longest, n_sampled)
     recorder.run(3 * longest)
 
     def key(exploration: np.ndarray, execution: np.ndarray) -> tuple[bytes, bytes]:
@@ -199,16 +201,18 @@ def test_sample_gives_trials_that_were_lived(plan: FamilyPlan, n_envs: int) -> N
             steps = trial.execution(number)[: None if number == plan.n_execution_episodes else -1]
             lived.add(key(actions, np.array([step.reward for step in steps], np.float32)))
     batch = recorder.buffer.sample(16, rng=np.random.default_rng(plan.seed))
-    for b in range(16):
+    trial_of = batch.per_execution(th.arange(16))
+    assert len(trial_of) == len(batch.execution.lengths) == 16 * n_sampled
+    for execution, b in enumerate(trial_of):
         explored = batch.exploration.actions[: int(batch.exploration.lengths[b]), b].numpy()
-        executed = batch.execution.rewards[: int(batch.execution.lengths[b]), b].numpy()
+        executed = batch.execution.rewards[: int(batch.execution.lengths[execution]), execution].numpy()
         assert key(explored, executed) in lived
 
 
-def numbered_recorder(n_execution_episodes: int = 1, n_trials: int = 20) -> Recorder:
+def numbered_recorder(n_execution_episodes: int = 1, n_trials: int = 20, n_sampled_executions: int = 1) -> Recorder:
     """Trials of very different lengths, each in a problem of its own: 0, 1, 2, ..."""
     plan = FamilyPlan(spaces.Discrete(3), 2, spaces.Discrete(100), [0], 12, n_execution_episodes, seed=3)
-    recorder = make_recorder(plan, n_envs=2, rows=2000)
+    recorder = make_recorder(plan, 2, 2000, n_sampled_executions)
     count = iter(range(100))
     for env in recorder.envs:
         env.problem_id = next(count)
@@ -234,15 +238,23 @@ def test_every_trial_is_drawn_equally_often() -> None:
     assert chi_square < 2.5 * len(counts)  # its mean is len(counts) - 1
 
 
-def test_every_execution_episode_is_drawn_equally_often() -> None:
-    """If one of the N execution episodes were never drawn, its experience would be thrown away."""
-    recorder = numbered_recorder(n_execution_episodes=3, n_trials=1)
+@pytest.mark.parametrize("n_sampled", [1, 2, 3])
+def test_every_execution_episode_is_drawn_equally_often(n_sampled: int) -> None:
+    """If one of the N execution episodes were never drawn, its experience would be thrown away. None comes twice in a trial."""
+    recorder = numbered_recorder(n_execution_episodes=3, n_trials=1, n_sampled_executions=n_sampled)
     rewards = [recorder.trials[0].execution(number)[0].reward for number in (1, 2, 3)]
     batch = recorder.buffer.sample(3000, rng=np.random.default_rng(0))
     ours = batch.problem_ids == int(recorder.trials[0].problem_id)
-    drawn = batch.execution.rewards[0][ours].numpy()
+    drawn = batch.execution.rewards[0].view(n_sampled, 3000)[:, ours].numpy()
     shares = [np.mean(drawn == np.float32(reward)) for reward in rewards]
     assert shares == pytest.approx([1 / 3] * 3, abs=0.05)
+    assert all(len(set(episodes)) == n_sampled for episodes in drawn.T)
+
+
+def test_more_execution_episodes_than_a_trial_has_cannot_be_drawn() -> None:
+    """The error names the argument and the number of episodes."""
+    with pytest.raises(ValueError, match="n_sampled_executions must be at most the 3 execution episodes of a trial, got 4"):
+        numbered_recorder(n_execution_episodes=3, n_sampled_executions=4)
 
 
 def test_the_table_of_trials_makes_room() -> None:

@@ -93,16 +93,26 @@ class EpisodeBatch:
 
 @dataclass(frozen=True)
 class TrialBatch:
-    """B trials: the exploration of each, and one of its execution episodes."""
+    """B trials: the exploration of each, and M of its execution episodes."""
 
     #: the paper's exploration buffer. Several exploration episodes of a trial are one sequence, with steps ``between`` them
     exploration: EpisodeBatch
-    #: the paper's execution buffer; entry b comes from the same trial as ``exploration``'s
+    #: the paper's execution buffer, M · B episodes: the first of each trial, then the second of each, ...
     execution: EpisodeBatch
     #: (B,) int64 for a Discrete problem space, else (B, d)
     problem_ids: th.Tensor
 
     def __post_init__(self) -> None:
-        sizes = {len(self.exploration.lengths), len(self.execution.lengths), len(self.problem_ids)}
-        if len(sizes) != 1:
-            raise ValueError(f"A TrialBatch needs as many explorations as executions and problem IDs, got {sizes}")
+        n_trials, n_executions = len(self.exploration.lengths), len(self.execution.lengths)
+        if len(self.problem_ids) != n_trials or n_executions == 0 or n_executions % n_trials:
+            raise ValueError(
+                f"A TrialBatch needs for each of its {n_trials} explorations a problem ID and equally many executions, got "
+                f"{len(self.problem_ids)} and {n_executions}"
+            )
+
+    def per_execution(self, values: th.Tensor) -> th.Tensor:
+        """
+        :param values: (B, ...), one for each trial
+        :return: (M · B, ...), for each execution episode that of its trial
+        """
+        return values.repeat(len(self.execution.lengths) // len(self.problem_ids), *[1] * (values.dim() - 1))

@@ -1,5 +1,6 @@
 """Features extractors."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -7,6 +8,11 @@ import torch as th
 from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 from torch.nn import functional as F
+
+from sb3_dream.common.checks import check_whole
+
+#: kernel size and stride of each convolution of SB3's NatureCNN
+_GRIDS = ((8, 4), (4, 2), (3, 1))
 
 
 @cache
@@ -25,21 +31,34 @@ class StandardizedCNN(NatureCNN):
     :param features_dim: width of the features
     :param bfloat16: compute in bfloat16 where that is safe; weights and features stay float32. On one core of a processor with
         AMX it takes 0.4 times as long; on a processor without it changes nothing, as it would take several times as long
+    :param n_filters: of each of the three convolutions. Half of ``NatureCNN``'s take half as long
     :param kwargs: as of ``NatureCNN``
     :raises AssertionError: if it is no image, as ``NatureCNN``
+    :raises ValueError: if ``n_filters`` are not three positive numbers
     """
 
-    def __init__(self, observation_space: Any, features_dim: int = 128, bfloat16: bool = False, **kwargs: Any):
+    def __init__(
+        self,
+        observation_space: Any,
+        features_dim: int = 128,
+        bfloat16: bool = False,
+        n_filters: Sequence[int] = (32, 64, 64),
+        **kwargs: Any,
+    ):
         super().__init__(observation_space, features_dim, **kwargs)
+        if len(n_filters) != len(_GRIDS):
+            raise ValueError(f"n_filters must be {len(_GRIDS)} numbers, one for each convolution, got {n_filters!r}")
+        check_whole(1, **{f"n_filters[{place}]": number for place, number in enumerate(n_filters)})
         self.in_bfloat16 = bfloat16
         layers: list[nn.Module] = []
-        for layer in self.cnn:
-            layers.append(layer)
-            if isinstance(layer, nn.Conv2d):
-                layers.append(nn.GroupNorm(1, layer.out_channels))
-        self.cnn = nn.Sequential(*layers)
-        linear, activation = self.linear
-        self.linear = nn.Sequential(linear, nn.LayerNorm(features_dim), activation)
+        n_inputs = observation_space.shape[0]
+        for n_outputs, (size, stride) in zip(n_filters, _GRIDS, strict=True):
+            layers += [nn.Conv2d(n_inputs, n_outputs, size, stride), nn.GroupNorm(1, n_outputs), nn.ReLU()]
+            n_inputs = n_outputs
+        self.cnn = nn.Sequential(*layers, nn.Flatten())
+        with th.no_grad():
+            n_flat = self.cnn(th.zeros(1, *observation_space.shape)).shape[1]
+        self.linear = nn.Sequential(nn.Linear(n_flat, features_dim), nn.LayerNorm(features_dim), nn.ReLU())
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """

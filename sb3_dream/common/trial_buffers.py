@@ -1,4 +1,4 @@
-"""Replay of whole trials: all exploration and one execution episode of each, as padded batches with masks."""
+"""Replay of whole trials: all exploration and execution episodes of each, as padded batches with masks."""
 
 from typing import Any
 
@@ -30,7 +30,9 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
     :param problem_space: the space of problem IDs
     :param n_execution_episodes: N, execution episodes in each trial
     :param n_exploration_episodes: exploration episodes in each trial
-    :raises ValueError: if the spaces are not those of a trial, a number of episodes is less than 1, or no row fits
+    :param n_sampled_executions: execution episodes of a trial that ``sample`` draws, at most N. Where learning takes most of the
+        time and execution is the harder part, more of them give it more to learn from for the same exploration
+    :raises ValueError: if the spaces are not those of a trial, a number of episodes is out of its range, or no row fits
     """
 
     def __init__(
@@ -45,13 +47,25 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
         problem_space: spaces.Space,
         n_execution_episodes: int = 1,
         n_exploration_episodes: int = 1,
+        n_sampled_executions: int = 1,
     ):
         if not isinstance(observation_space, spaces.Dict) or not set(TRIAL_KEYS) <= set(observation_space.spaces):
             raise ValueError(f"TrialReplayBuffer needs the observation space of a TrialEnv, got {observation_space}")
-        check_whole(1, n_exploration_episodes=n_exploration_episodes, n_execution_episodes=n_execution_episodes)
+        check_whole(
+            1,
+            n_exploration_episodes=n_exploration_episodes,
+            n_execution_episodes=n_execution_episodes,
+            n_sampled_executions=n_sampled_executions,
+        )
+        if n_sampled_executions > n_execution_episodes:
+            raise ValueError(
+                f"n_sampled_executions must be at most the {n_execution_episodes} execution episodes of a trial, "
+                f"got {n_sampled_executions}"
+            )
         self.problem_space = problem_space
         self.n_exploration_episodes = n_exploration_episodes
         self.n_execution_episodes = n_execution_episodes
+        self.n_sampled_executions = n_sampled_executions
         super().__init__(buffer_size, observation_space, action_space, device, n_envs, optimize_memory_usage)
 
     def _table_fields(self) -> list[tuple]:
@@ -97,7 +111,7 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
         self, batch_size: int, env: VecNormalize | None = None, rng: np.random.Generator | None = None
     ) -> TrialBatch:
         """
-        Draw whole trials, with replacement, and one execution episode of each.
+        Draw whole trials, with replacement, and of each ``n_sampled_executions`` different execution episodes.
 
         :param batch_size: number of trials B
         :param env: the VecNormalize whose statistics normalise the stored raw data
@@ -107,7 +121,11 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
         """
         rng = rng or seeded_by_numpy()
         trials = self._draw(batch_size, rng)
-        episodes = rng.integers(1, self.n_execution_episodes + 1, size=batch_size)
+        n_sampled, n_stored = self.n_sampled_executions, self.n_execution_episodes
+        if n_sampled == 1:
+            episodes = rng.integers(1, n_stored + 1, size=(1, batch_size))
+        else:
+            episodes = 1 + rng.random((n_stored, batch_size)).argsort(axis=0)[:n_sampled]
         return self.batch(trials, episodes, env)
 
     def sample_whole(
@@ -141,18 +159,20 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
         The given trials as one batch.
 
         :param trials: (B,) rows of the table
-        :param episodes: (B,) which execution episode of each, between 1 and N
+        :param episodes: (M, B), or (B,) for M = 1: which execution episodes of each, between 1 and N
         :param env: as in ``sample``
         :return: the padded batch
         """
         columns, n_explored = np.arange(len(trials)), self.n_exploration_episodes
         ends = trials["ends"].astype(np.int64)
         explored, executed = ends[:, :n_explored], ends[:, n_explored - 1 :]
-        begin, end = executed[columns, episodes - 1], executed[columns, episodes]
-        is_last = (episodes == self.n_execution_episodes).astype(np.int64)  # its last observation is not stored
+        episodes = np.atleast_2d(episodes)
+        nothing, explored_end = np.zeros(len(trials), dtype=np.int64), explored[:, -1]
+        begin, end = executed[columns, episodes - 1].ravel(), executed[columns, episodes].ravel()
+        is_last = (episodes == self.n_execution_episodes).astype(np.int64).ravel()  # its last observation is not stored
         return TrialBatch(
-            exploration=self._episodes(trials, np.zeros_like(begin), explored[:, -1], 0, env, between=self._between(explored)),
-            execution=self._episodes(trials, begin, end, is_last, env),
+            exploration=self._episodes(trials, nothing, explored_end, 0, env, between=self._between(explored)),
+            execution=self._episodes(np.tile(trials, len(episodes)), begin, end, is_last, env),
             problem_ids=self._problem_ids(trials),
         )
 

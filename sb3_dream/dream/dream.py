@@ -244,13 +244,13 @@ class DREAM(TrialAlgorithm):
         # execution: z from the trajectory and z from the problem ID, in one pass
         # (an episode's last observation has no action to value)
         execute_steps = policy.steps(executed.observations, executed.action_mask)
-        zs = (last_prefix(g, explored), self._noisy(f))
+        zs = (batch.per_execution(last_prefix(g, explored)), self._noisy(batch.per_execution(f)))
         contexts = [policy.context(execute_steps, executed.observations, z) for z in zs]
         (q_trajectory, q_problem), _ = policy.executor(execute_steps, contexts)
         with th.no_grad():
             f_target = policy.problem_encoder_target(batch.problem_ids)
             g_target, _ = policy.trajectory_decoder_target(explore_steps)
-            zs = (last_prefix(g_target, explored), self._noisy(f_target))
+            zs = (batch.per_execution(last_prefix(g_target, explored)), self._noisy(batch.per_execution(f_target)))
             contexts = [policy.context(execute_steps, executed.observations, z) for z in zs]
             (q_trajectory_target, q_problem_target), _ = policy.executor_target(execute_steps, contexts)
 
