@@ -209,7 +209,6 @@ def test_numbers_of_filters_that_make_no_network_are_refused(n_filters: Any) -> 
         StandardizedCNN(spaces.Box(0, 255, (3, 60, 80), np.uint8), n_filters=n_filters)
 
 
-
 @pytest.mark.usefixtures("gl")
 def test_dream_learns_saves_and_acts_on_the_sign_family(tmp_path: Path) -> None:
     """`DREAM("CnnPolicy", "MetaSign-v0")` from the first frame to an evaluation, as the README says."""

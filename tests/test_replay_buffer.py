@@ -240,7 +240,7 @@ def test_every_trial_is_drawn_equally_often() -> None:
 
 @pytest.mark.parametrize("n_sampled", [1, 2, 3])
 def test_every_execution_episode_is_drawn_equally_often(n_sampled: int) -> None:
-    """If one of the N execution episodes were never drawn, its experience would be thrown away. None comes twice in a trial."""
+    """If one of the N execution episodes were never drawn, its experience would be thrown away. None comes twice."""
     recorder = numbered_recorder(n_execution_episodes=3, n_trials=1, n_sampled_executions=n_sampled)
     rewards = [recorder.trials[0].execution(number)[0].reward for number in (1, 2, 3)]
     batch = recorder.buffer.sample(3000, rng=np.random.default_rng(0))

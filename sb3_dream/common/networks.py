@@ -22,8 +22,8 @@ class DuelingHead(nn.Module):
     :param n_actions: number of actions
     :param net_arch: hidden layers before the two streams part
     :param activation_fn: activation
-    :param gate_dim: width of a context that multiplies what the first layer makes of the inputs, instead of adding to it; 0 for
-        none
+    :param gate_dim: width of a context that multiplies what the first layer makes of the inputs, instead of adding to it;
+        0 for none
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_nam
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sb3_dream.common.buffers import EpisodeReplayBuffer, as_dict, seeded_by_numpy
-from sb3_dream.common.checks import check_range
+from sb3_dream.common.checks import check_range, check_whole
 from sb3_dream.common.policies import RecurrentPolicy
 from sb3_dream.common.saving import SafelySaved
 
@@ -35,6 +35,7 @@ class RecurrentOffPolicyAlgorithm(SafelySaved):
     :param exploration_fraction: fraction of training over which ε falls
     :param exploration_initial_eps: ε at the beginning
     :param exploration_final_eps: ε at the end
+    :param exploration_duration: the longest time for which a random action is held
     :param max_grad_norm: maximum norm of the gradient
     :param kwargs: of SB3's ``OffPolicyAlgorithm``
     :raises ValueError: if an argument is out of its range
@@ -60,9 +61,11 @@ class RecurrentOffPolicyAlgorithm(SafelySaved):
         exploration_fraction: float,
         exploration_initial_eps: float,
         exploration_final_eps: float,
+        exploration_duration: int,
         max_grad_norm: float,
         **kwargs: Any,
     ):
+        check_whole(1, exploration_duration=exploration_duration)
         check_range(
             0.0,
             1.0,
@@ -87,6 +90,7 @@ class RecurrentOffPolicyAlgorithm(SafelySaved):
         self.exploration_fraction = exploration_fraction
         self.exploration_initial_eps = exploration_initial_eps
         self.exploration_final_eps = exploration_final_eps
+        self.exploration_duration = exploration_duration
         self.max_grad_norm = max_grad_norm
         self._n_calls = 0
         #: ε
@@ -140,6 +144,8 @@ class RecurrentOffPolicyAlgorithm(SafelySaved):
         self.replay_buffer.drop_unfinished_episodes()
         self._refuse_nan(self._last_obs if self._last_original_obs is None else self._last_original_obs)
         self._acting = self.policy.initial_state(self.n_envs)
+        #: random actions that are held, and for how many more steps
+        self._held, self._n_held = np.zeros((2, self.n_envs), dtype=np.int64)
         return result
 
     def _q_values(self, observation: dict[str, th.Tensor]) -> th.Tensor:
@@ -164,8 +170,29 @@ class RecurrentOffPolicyAlgorithm(SafelySaved):
         with th.no_grad():
             q_values = self._q_values(as_dict(obs_as_tensor(self._last_obs, self.device)))  # type: ignore[arg-type]
         epsilon = 1.0 if self.num_timesteps < learning_starts else self._epsilon(self._last_obs)
-        actions = self._epsilon_greedy(self.rng, q_values.cpu().numpy(), epsilon)
+        actions = self._explore(q_values.cpu().numpy(), epsilon)
         return actions, actions
+
+    def _starts(self) -> np.ndarray:
+        """(n_envs,), bool: where the last observation begins an episode."""
+        assert self._last_episode_starts is not None
+        return self._last_episode_starts
+
+    def _explore(self, q_values: np.ndarray, epsilon: float | np.ndarray) -> np.ndarray:
+        """ε-greedy; or εz-greedy (Dabney et al. 2021): a random action is held for n steps, n drawn with probability ∝ 1/n."""
+        if self.exploration_duration == 1:
+            return self._epsilon_greedy(self.rng, q_values, epsilon)
+        assert self.rng is not None
+        n_envs, n_actions = q_values.shape
+        chances = 1 / np.arange(1, self.exploration_duration + 1)
+        durations = 1 + self.rng.choice(len(chances), size=n_envs, p=chances / chances.sum())
+        goes_on = (self._n_held > 0) & ~self._starts()
+        begins = ~goes_on & (self.rng.random(n_envs) < epsilon)
+        self._held = np.where(begins, self.rng.integers(n_actions, size=n_envs), self._held)
+        self._n_held = np.where(begins, durations, np.where(goes_on, self._n_held, 0))
+        actions = np.where(self._n_held > 0, self._held, q_values.argmax(axis=1))
+        self._n_held = np.maximum(self._n_held - 1, 0)
+        return actions
 
     def _store_transition(
         self,
@@ -294,6 +321,8 @@ class RecurrentOffPolicyAlgorithm(SafelySaved):
             "_batch_norm_stats",
             "_batch_norm_stats_target",
             "_acting",
+            "_held",
+            "_n_held",
         ]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

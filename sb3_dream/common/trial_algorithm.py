@@ -16,7 +16,7 @@ from sb3_dream.common.checks import check_ended
 from sb3_dream.common.losses import UpdateLosses
 from sb3_dream.common.off_policy import RecurrentOffPolicyAlgorithm
 from sb3_dream.common.policies import RecurrentPolicy
-from sb3_dream.common.trial import TRIAL_KEYS
+from sb3_dream.common.trial import TRIAL_KEYS, is_on
 
 
 class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
@@ -111,6 +111,11 @@ class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
         result = super()._setup_learn(*args, **kwargs)
         self._problem_ids: list[Any] = [None] * self.n_envs
         return result
+
+    def _starts(self) -> np.ndarray:
+        """Where an inner episode begins."""
+        assert isinstance(self._last_obs, dict)
+        return is_on(self._last_obs["episode_start"])
 
     def _store_transition(
         self,

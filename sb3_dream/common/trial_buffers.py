@@ -30,8 +30,8 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
     :param problem_space: the space of problem IDs
     :param n_execution_episodes: N, execution episodes in each trial
     :param n_exploration_episodes: exploration episodes in each trial
-    :param n_sampled_executions: execution episodes of a trial that ``sample`` draws, at most N. Where learning takes most of the
-        time and execution is the harder part, more of them give it more to learn from for the same exploration
+    :param n_sampled_executions: execution episodes of a trial that ``sample`` draws, at most N. Where execution is the harder
+        part, more of them give it more to learn from beside the same exploration
     :raises ValueError: if the spaces are not those of a trial, a number of episodes is out of its range, or no row fits
     """
 

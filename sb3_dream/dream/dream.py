@@ -48,6 +48,8 @@ class DREAM(TrialAlgorithm):
     :param exploration_fraction: fraction of training over which ε falls, in both phases unless set apart below
     :param exploration_initial_eps: ε at the beginning, in both phases
     :param exploration_final_eps: ε at the end, in both phases unless set apart below
+    :param exploration_duration: the longest time for which a random action is held, in steps: n steps with probability ∝ 1/n
+        (εz-greedy, Dabney et al. 2021). 1 is plain ε-greedy
     :param explorer_fraction: fraction of training over which ε of *exploration episodes* falls; by default
         ``exploration_fraction``
     :param explorer_final_eps: final ε of exploration episodes; by default ``exploration_final_eps``
@@ -100,6 +102,7 @@ class DREAM(TrialAlgorithm):
         exploration_fraction: float = 0.1,
         exploration_initial_eps: float = 1.0,
         exploration_final_eps: float = 0.05,
+        exploration_duration: int = 1,
         explorer_fraction: float | None = None,
         explorer_final_eps: float | None = None,
         problem_std: float = 0.1,
@@ -143,6 +146,7 @@ class DREAM(TrialAlgorithm):
             exploration_fraction=exploration_fraction,
             exploration_initial_eps=exploration_initial_eps,
             exploration_final_eps=exploration_final_eps,
+            exploration_duration=exploration_duration,
             max_grad_norm=max_grad_norm,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,

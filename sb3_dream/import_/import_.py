@@ -69,6 +69,8 @@ class IMPORT(TrialAlgorithm):
     :param exploration_fraction: fraction of training over which ε falls
     :param exploration_initial_eps: ε at the beginning
     :param exploration_final_eps: ε at the end
+    :param exploration_duration: the longest time for which a random action is held, in steps: n steps with probability ∝ 1/n
+        (εz-greedy, Dabney et al. 2021). 1 is plain ε-greedy
     :param belief_weight: β, at least 0
     :param problem_id_probability: the chance that, in training, a trial is acted in from the problem ID
     :param max_grad_norm: maximum norm of the gradient, over all three networks together
@@ -109,6 +111,7 @@ class IMPORT(TrialAlgorithm):
         exploration_fraction: float = 0.1,
         exploration_initial_eps: float = 1.0,
         exploration_final_eps: float = 0.05,
+        exploration_duration: int = 1,
         belief_weight: float = 1.0,
         problem_id_probability: float = 0.5,
         max_grad_norm: float = 10.0,
@@ -140,6 +143,7 @@ class IMPORT(TrialAlgorithm):
             exploration_fraction=exploration_fraction,
             exploration_initial_eps=exploration_initial_eps,
             exploration_final_eps=exploration_final_eps,
+            exploration_duration=exploration_duration,
             max_grad_norm=max_grad_norm,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,

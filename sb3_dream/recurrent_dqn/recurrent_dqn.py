@@ -53,6 +53,8 @@ class RecurrentDQN(RecurrentOffPolicyAlgorithm):
     :param exploration_fraction: fraction of training over which ε falls
     :param exploration_initial_eps: ε at the beginning
     :param exploration_final_eps: ε at the end
+    :param exploration_duration: the longest time for which a random action is held, in steps: n steps with probability ∝ 1/n
+        (εz-greedy, Dabney et al. 2021). 1 is plain ε-greedy
     :param sequence_length: number of transitions in a window, at least 1. Episodes up to this length are learned whole
     :param burn_in: a window that begins inside an episode is preceded by so many steps that only bring up the memory, from
         zero; they are not in the loss. At least 0
@@ -93,6 +95,7 @@ class RecurrentDQN(RecurrentOffPolicyAlgorithm):
         exploration_fraction: float = 0.1,
         exploration_initial_eps: float = 1.0,
         exploration_final_eps: float = 0.05,
+        exploration_duration: int = 1,
         sequence_length: int = 64,
         burn_in: int = 16,
         max_grad_norm: float = 10.0,
@@ -126,6 +129,7 @@ class RecurrentDQN(RecurrentOffPolicyAlgorithm):
             exploration_fraction=exploration_fraction,
             exploration_initial_eps=exploration_initial_eps,
             exploration_final_eps=exploration_final_eps,
+            exploration_duration=exploration_duration,
             max_grad_norm=max_grad_norm,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,

@@ -88,6 +88,8 @@ class VariBAD(TrialAlgorithm):
     :param exploration_fraction: fraction of training over which ε falls
     :param exploration_initial_eps: ε at the beginning
     :param exploration_final_eps: ε at the end
+    :param exploration_duration: the longest time for which a random action is held, in steps: n steps with probability ∝ 1/n
+        (εz-greedy, Dabney et al. 2021). 1 is plain ε-greedy
     :param kl_weight: β, at least 0
     :param n_prefixes: how many prefixes of each trial, drawn with replacement, the ELBO is taken of in an update, at least 1
     :param max_grad_norm: maximum norm of the gradient of the Q-network, and of that of belief and decoders
@@ -129,6 +131,7 @@ class VariBAD(TrialAlgorithm):
         exploration_fraction: float = 0.1,
         exploration_initial_eps: float = 1.0,
         exploration_final_eps: float = 0.05,
+        exploration_duration: int = 1,
         kl_weight: float = 0.1,
         n_prefixes: int = 4,
         max_grad_norm: float = 10.0,
@@ -160,6 +163,7 @@ class VariBAD(TrialAlgorithm):
             exploration_fraction=exploration_fraction,
             exploration_initial_eps=exploration_initial_eps,
             exploration_final_eps=exploration_final_eps,
+            exploration_duration=exploration_duration,
             max_grad_norm=max_grad_norm,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
