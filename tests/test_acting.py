@@ -284,6 +284,34 @@ def test_warming_up_is_random() -> None:
     assert np.bincount(done.ravel(), minlength=7) / done.size == pytest.approx([1 / 7] * 7, abs=0.03)
 
 
+def test_random_actions_are_held_within_an_episode() -> None:
+    """What is far away is not found by one random step at a time. A hold of n steps, up to 4, has a probability ∝ 1/n, and
+    ends with the episode: else the beginning of the next one would be decided by the last."""
+    model = acted(n_steps=16_000, n_envs=16, learning_starts=FAR, exploration_duration=4)
+    _, done, _ = replay(model)
+    starts = np.array([observation["episode_start"][:, 0] == 1 for observation in stored_rows(model)])[1:]
+    same = done[1:] == done[:-1]
+    begins = 25 / 12 / 4  # Σ 1/n / Σ 1: one over the mean duration
+    assert same[~starts].mean() == pytest.approx(1 - begins * 6 / 7, abs=0.02)
+    assert same[starts].mean() == pytest.approx(1 / 7, abs=0.04)
+    counts = np.bincount(done.ravel(), minlength=7)[:6]  # the action that ends the episode is not held
+    assert counts / counts.sum() == pytest.approx([1 / 6] * 6, abs=0.03)
+
+
+def test_without_epsilon_nothing_is_held() -> None:
+    """Holding is for random actions: a greedy one that were held would act on what was seen steps ago."""
+    model = acted(exploration_initial_eps=0, exploration_final_eps=0, exploration_duration=8, problem_id_probability=0.0)
+    greedy, done, _ = replay(model)
+    assert (greedy == done).all()
+
+
+@pytest.mark.parametrize("duration", [0, 1.5])
+def test_a_duration_that_is_none_is_refused(duration: float) -> None:
+    """The error names the argument."""
+    with pytest.raises(ValueError, match="exploration_duration must be a whole number of at least 1"):
+        DREAM("MlpPolicy", "MetaMap-v0", exploration_duration=duration)  # type: ignore[arg-type]
+
+
 def test_predict_is_epsilon_greedy_unless_deterministic() -> None:
     """As DQN's predict; and a random action must not keep the state from advancing."""
     model = acted(n_steps=400)
