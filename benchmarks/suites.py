@@ -27,10 +27,12 @@ def make_cells(suite: str, root: Path, n_timesteps: int | None = None, n_evaluat
     for seed in described["seeds"]:
         for environment in described["environments"]:
             env_id, env_kwargs = environment["env"], environment.get("env_kwargs", {})
-            length = n_timesteps or environment.get("n_timesteps") or int(load_settings(env_id, "dream")["n_timesteps"])
+            length = n_timesteps or environment.get("n_timesteps")
             for algo in described["algorithms"]:
+                source = algo if described.get("own_n_timesteps") else "dream"
+                steps = length or int(load_settings(env_id, source)["n_timesteps"])
                 folder = folder_of(root, algo, env_id, env_kwargs)
-                cells.append(Cell(algo, env_id, seed, folder, length, env_kwargs, n_evaluations))
+                cells.append(Cell(algo, env_id, seed, folder, steps, env_kwargs, n_evaluations))
     return cells
 
 
