@@ -20,7 +20,7 @@ from benchmarks.cell import Cell, folder_of, run_cell
 from benchmarks.checkpoint import Checkpoint, locked
 from benchmarks.engines import run_local
 from benchmarks.records import RESULTS, read_curve
-from benchmarks.settings import ALGORITHMS, make_train_env
+from benchmarks.settings import ALGORITHMS, load_settings, make_train_env
 from benchmarks.suites import make_cells
 
 
