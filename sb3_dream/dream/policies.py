@@ -69,8 +69,9 @@ class DREAMPolicy(RecurrentPolicy):
     :param decoder_weight_decay: weight decay on ω (g)
     :param features_extractor_class: from the family's observation of one step to features
     :param features_extractor_kwargs: its arguments
-    :param share_features_extractor: whether the two policies and the decoder share one. Every loss but the bottleneck then
-        moves it, and no weight decay does
+    :param share_features_extractor: whether exploration policy and decoder, which see the same observations, share one. The
+        losses of both then move it, and no weight decay does. The execution policy has its own in any case: the distances
+        that the others are about are many times larger than its rewards, and would drown them
     :param normalize_images: divide images by 255
     :param optimizer_class: AdamW decays weights apart from the gradient; any torch optimizer
     :param optimizer_kwargs: its arguments
@@ -140,16 +141,16 @@ class DREAMPolicy(RecurrentPolicy):
         if self.share_features_extractor:
             self.features_extractor = self.make_features_extractor()
 
-        def encoder(width: int, **kwargs: bool) -> SequenceEncoder:
+        def exploration_encoder(**kwargs: bool) -> SequenceEncoder:
             extractor = self.features_extractor if self.share_features_extractor else self.make_features_extractor()
-            return self._make_encoder(extractor, width, **kwargs)
+            transitions = not self.enable_exploration_lstm
+            return self._make_encoder(extractor, self.lstm_hidden_size, transitions=transitions, **kwargs)
 
-        width, transitions = self.lstm_hidden_size, not self.enable_exploration_lstm
         #: Q^exp (φ)
-        self.explorer = RecurrentQNetwork(encoder(width, transitions=transitions), 0, n_actions, *head)
+        self.explorer = RecurrentQNetwork(exploration_encoder(), 0, n_actions, *head)
         #: Q^exe (θ)
         self.executor = RecurrentQNetwork(
-            encoder(width if self.enable_execution_lstm else 0),
+            self._make_encoder(self.make_features_extractor(), self.lstm_hidden_size if self.enable_execution_lstm else 0),
             instruction_dim + self.embedding_dim,
             n_actions,
             *head,
@@ -160,9 +161,7 @@ class DREAMPolicy(RecurrentPolicy):
             self.problem_space, self.embedding_dim, self.problem_hidden_dim, self.activation_fn
         )
         #: g (ω)
-        self.trajectory_decoder = TrajectoryDecoder(
-            encoder(width, transitions=transitions, peaks_only=True), self.embedding_dim, *head
-        )
+        self.trajectory_decoder = TrajectoryDecoder(exploration_encoder(peaks_only=True), self.embedding_dim, *head)
         # copied in one go, so that the targets share among themselves what the networks share
         targets = deepcopy(self.networks).requires_grad_(False)
         self.explorer_target, self.executor_target, self.problem_encoder_target, self.trajectory_decoder_target = targets
