@@ -94,7 +94,7 @@ def test_each_frame_goes_through_each_extractor_once(share: bool) -> None:
     """Otherwise an update takes a multiple of its time: this is nearly all that it does."""
     model = make_model(share_features_extractor=share)
     policy: Any = model.policy
-    networks = [f"{name}{kind}" for name in ("explorer", "trajectory_decoder", "executor") for kind in ("", "_target")]
+    networks = [f"{name}{kind}" for name in ("trajectory_decoder", "explorer", "executor") for kind in ("", "_target")]
     names = {getattr(policy, name).encoder.features_extractor: name for name in networks}
     calls: list[tuple[str, int]] = []
 
@@ -108,12 +108,10 @@ def test_each_frame_goes_through_each_extractor_once(share: bool) -> None:
     model._losses(batch)
     explored, executed = int(batch.exploration.prefix_mask.sum()), int(batch.execution.action_mask.sum())
     if share:
-        assert len(names) == 2, "one for the networks and one for their targets"
-        assert sorted(n for _, n in calls) == sorted([explored, executed] * 2)
-    else:
-        expected = {"explorer": explored, "trajectory_decoder": explored, "executor": executed}
-        targets = {f"{name}_target": n for name, n in expected.items()}
-        assert sorted(calls) == sorted({**expected, **targets}.items())
+        assert len(names) == 4, "exploration's, execution's, and their targets'"
+    expected = {"explorer": explored, "executor": executed} | ({} if share else {"trajectory_decoder": explored})
+    targets = {f"{name}_target": n for name, n in expected.items()}
+    assert sorted(calls) == sorted({**expected, **targets}.items())
     calls.clear()
     assert isinstance(model._last_obs, dict)
     observation = {key: th.as_tensor(value) for key, value in model._last_obs.items()}

@@ -113,8 +113,9 @@ def test_mlp_policy_sees_the_familys_observation_and_the_feedback(space: spaces.
 
 
 def test_each_network_has_its_own_features_extractor_unless_shared() -> None:
-    """By default the execution policy's losses do not pull at what exploration sees. Shared, there is one, and it is moved by
-    the losses of all three, but by the bottleneck and the problem encoder never."""
+    """By default the two policies and the decoder each have one. Shared, exploration policy and decoder have one, which the
+    losses of both move. The execution policy's own is moved by its losses alone: in MetaSign-v0, where exploration's are a
+    hundred times larger, it learned to see nothing while all three shared one."""
     for share in (False, True):
         # untrained and not too narrow: a dead ReLU has no gradient
         model = made("CnnPolicy", IMAGE, share_features_extractor=share, features_extractor_kwargs={"features_dim": 64})
@@ -127,8 +128,9 @@ def test_each_network_has_its_own_features_extractor_unless_shared() -> None:
             "executor": policy.executor,
             "decoder": policy.trajectory_decoder,
         }
+        exploring = {"explorer", "decoder"}
         extractors = {name: network.encoder.features_extractor for name, network in networks.items()}
-        assert len(set(extractors.values())) == (1 if share else 3)
+        assert len(set(extractors.values())) == (2 if share else 3)
         losses = model._losses(model.replay_buffer.sample(4, rng=np.random.default_rng(0)))
         for loss, moved in {
             "exploration_td": {"explorer"},
@@ -141,7 +143,7 @@ def test_each_network_has_its_own_features_extractor_unless_shared() -> None:
             getattr(losses, loss).backward(retain_graph=True)
             weights = {name: extractor.cnn[0].weight.grad for name, extractor in extractors.items()}
             pulled = {name for name, grad in weights.items() if grad is not None and grad.abs().max() > 0}
-            assert pulled == (set(networks) if share and moved else moved), loss
+            assert pulled == moved | (exploring if share and moved & exploring else set()), loss
 
 
 def test_weight_decay_of_each_group() -> None:

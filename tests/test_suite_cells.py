@@ -142,8 +142,8 @@ def test_a_finished_cell_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_suites(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gaps, or other lengths for other algorithms, would make the comparison none. In the control each has its own length: what
-    is asked there is what it gets to with its committed settings."""
+    """Gaps, or other lengths for other algorithms, would make the comparison none. In the control each has its own length: the
+    question is what it gets to with its committed settings."""
     paper, control = make_cells("paper", RESULTS), make_cells("control", RESULTS)
     assert len(paper) == len({cell.csv for cell in paper}) == 6 * 4 * 5
     assert len(control) == len({cell.csv for cell in control}) == 5 * 5
