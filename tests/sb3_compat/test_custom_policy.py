@@ -72,7 +72,7 @@ def test_a_features_extractor_for_the_familys_observation(algorithm: Algorithm, 
     extractors = {module for module in model.policy.modules() if isinstance(module, Doubled)}
     assert all(extractor.space == Noise.observation_space and extractor.factor == 3.0 for extractor in extractors)
     if share and algorithm.can_share:
-        assert len(extractors) == 2, "one that learns, and one for the targets"
+        assert len(extractors) == 4, "exploration's, execution's, and the two of their targets"
         assert model.policy.features_extractor in extractors
 
     several = spaces.Dict({"vec": Noise.observation_space, "n": spaces.Discrete(3)})
