@@ -11,9 +11,6 @@ from torch.nn import functional as F
 
 from sb3_dream.common.checks import check_whole
 
-#: kernel size and stride of each convolution of SB3's NatureCNN
-_GRIDS = ((8, 4), (4, 2), (3, 1))
-
 
 @cache
 def _has_amx() -> bool:
@@ -46,14 +43,16 @@ class StandardizedCNN(NatureCNN):
         **kwargs: Any,
     ):
         super().__init__(observation_space, features_dim, **kwargs)
-        if len(n_filters) != len(_GRIDS):
-            raise ValueError(f"n_filters must be {len(_GRIDS)} numbers, one for each convolution, got {n_filters!r}")
+        plain = [layer for layer in self.cnn if isinstance(layer, nn.Conv2d)]
+        if len(n_filters) != len(plain):
+            raise ValueError(f"n_filters must be {len(plain)} numbers, one for each convolution, got {n_filters!r}")
         check_whole(1, **{f"n_filters[{place}]": number for place, number in enumerate(n_filters)})
         self.in_bfloat16 = bfloat16
         layers: list[nn.Module] = []
         n_inputs = observation_space.shape[0]
-        for n_outputs, (size, stride) in zip(n_filters, _GRIDS, strict=True):
-            layers += [nn.Conv2d(n_inputs, n_outputs, size, stride), nn.GroupNorm(1, n_outputs), nn.ReLU()]
+        for n_outputs, layer in zip(n_filters, plain, strict=True):
+            convolution = nn.Conv2d(n_inputs, n_outputs, layer.kernel_size, layer.stride)  # type: ignore[arg-type]
+            layers += [convolution, nn.GroupNorm(1, n_outputs), nn.ReLU()]
             n_inputs = n_outputs
         self.cnn = nn.Sequential(*layers, nn.Flatten())
         with th.no_grad():
