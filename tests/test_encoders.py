@@ -1,5 +1,6 @@
 """What the networks remember of a sequence: the peaks, and transitions in place of an LSTM."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,10 +49,7 @@ def test_what_comes_later_does_not_change_a_guess(policy_kwargs: dict[str, Any])
         changed = {key: value.clone() for key, value in batch.exploration.observations.items()}
         for key in ("observation", "previous_action", "previous_reward"):
             changed[key][t:] = changed[key][t:].flip(0)
-        batch_t = type(batch)(
-            **{**vars(batch), "exploration": type(batch.exploration)(**{**vars(batch.exploration), "observations": changed})}
-        )
-        after = guesses(model, batch_t)
+        after = guesses(model, replace(batch, exploration=replace(batch.exploration, observations=changed)))
         th.testing.assert_close(after[:t], before[:t])
         assert not th.equal(after[t:], before[t:])
 
