@@ -1,15 +1,17 @@
 """Replay of whole episodes: each step is stored once; episodes are sampled, whole or in windows, as padded batches."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
-from stable_baselines3.common.preprocessing import get_action_dim, maybe_transpose
+from stable_baselines3.common.preprocessing import get_action_dim, is_image_space, maybe_transpose
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_dream.common.batches import EpisodeBatch
+from sb3_dream.common.checks import check_whole
 
 
 def as_dict(observation: Any) -> dict[str, Any]:
@@ -27,6 +29,24 @@ def seeded_by_numpy() -> np.random.Generator:
     return np.random.default_rng(np.random.randint(2**31))  # noqa: NPY002
 
 
+def shift_images(images: th.Tensor, down: int, right: int) -> th.Tensor:
+    """
+    :param images: (..., height, width)
+    :param down: pixels; fewer than 0 is up
+    :param right: pixels; fewer than 0 is left
+    :return: the images moved, and the edges that they have left repeated
+    """
+    rows, columns = images.shape[-2:]
+    top, bottom, left, end = max(down, 0), rows + min(down, 0), max(right, 0), columns + min(right, 0)
+    moved = th.empty_like(images)
+    moved[..., top:bottom, left:end] = images[..., top - down : bottom - down, left - right : end - right]
+    moved[..., :top, :] = moved[..., top : top + 1, :]
+    moved[..., bottom:, :] = moved[..., bottom - 1 : bottom, :]
+    moved[..., :left] = moved[..., left : left + 1]
+    moved[..., end:] = moved[..., end - 1 : end]
+    return moved
+
+
 class EpisodeReplayBuffer(ReplayBuffer):
     """
     Replay buffer of episodes. Every environment writes its steps, each once, in its own column of a ring; a table remembers
@@ -39,7 +59,9 @@ class EpisodeReplayBuffer(ReplayBuffer):
     :param device: where the sampled tensors go
     :param n_envs: number of environments side by side
     :param optimize_memory_usage: must be False; no observation is stored twice anyway
-    :raises ValueError: if no row fits
+    :param random_shift: images are sampled moved by up to so many pixels, the same for all of a batch, their edges repeated
+        (DrQ, Kostrikov et al. 2021). Where frames are few, what is learned from them holds for others sooner
+    :raises ValueError: if no row fits, or there is no image that can be moved so far
     """
 
     observations: dict[str, np.ndarray]  # type: ignore[assignment]
@@ -53,6 +75,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
         device: th.device | str = "auto",
         n_envs: int = 1,
         optimize_memory_usage: bool = False,
+        random_shift: int = 0,
     ):
         BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs=n_envs)
         if optimize_memory_usage:
@@ -60,6 +83,14 @@ class EpisodeReplayBuffer(ReplayBuffer):
         self.buffer_size = buffer_size // n_envs
         if self.buffer_size < 1:
             raise ValueError(f"buffer_size must be at least one step for each of {n_envs} environments, got {buffer_size}")
+        check_whole(0, random_shift=random_shift)
+        self.random_shift = random_shift
+        self._images = [key for key, space in self._observation_spaces.items() if is_image_space(space)]
+        sides = [side for key in self._images for side in self._observation_spaces[key].shape[-2:]]  # type: ignore[index]
+        if random_shift > 0 and not random_shift < min(sides, default=0):
+            raise ValueError(
+                f"random_shift must be less than the sides of the images in {observation_space}, got {random_shift}"
+            )
         shape = (self.buffer_size, n_envs)
         # np.zeros takes memory only as rows are written (enjoy and record_video load full-size buffers).
         self.observations = {
@@ -257,7 +288,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
         terminated[finished] = entries["terminated"]
         n_rows = before + end - begin + 1  # with the one that values are bootstrapped from
         n_rows[finished] -= 1
-        return self._gather(
+        batch = self._gather(
             first + begin - before,
             envs,
             n_rows,
@@ -267,6 +298,15 @@ class EpisodeReplayBuffer(ReplayBuffer):
             terminated=self.to_torch(terminated),
             burn_in=self.to_torch(before) if burn_in else None,
         )
+        return self._shifted(batch, rng)
+
+    def _shifted(self, batch: EpisodeBatch, rng: np.random.Generator) -> EpisodeBatch:
+        """Its images moved by up to ``random_shift`` pixels."""
+        if self.random_shift == 0:
+            return batch
+        down, right = map(int, rng.integers(-self.random_shift, self.random_shift + 1, size=2))
+        moved = {key: shift_images(batch.observations[key], down, right) for key in self._images}
+        return replace(batch, observations={**batch.observations, **moved})
 
     def _gather(
         self,

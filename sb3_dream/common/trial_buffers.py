@@ -1,5 +1,6 @@
 """Replay of whole trials: all exploration and execution episodes of each, as padded batches with masks."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
     :param n_exploration_episodes: exploration episodes in each trial
     :param n_sampled_executions: execution episodes of a trial that ``sample`` draws, at most N. Where execution is the harder
         part, more of them give it more to learn from beside the same exploration
+    :param random_shift: as of ``EpisodeReplayBuffer``; exploration and execution are moved apart
     :raises ValueError: if the spaces are not those of a trial, a number of episodes is out of its range, or no row fits
     """
 
@@ -48,6 +50,7 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
         n_execution_episodes: int = 1,
         n_exploration_episodes: int = 1,
         n_sampled_executions: int = 1,
+        random_shift: int = 0,
     ):
         if not isinstance(observation_space, spaces.Dict) or not set(TRIAL_KEYS) <= set(observation_space.spaces):
             raise ValueError(f"TrialReplayBuffer needs the observation space of a TrialEnv, got {observation_space}")
@@ -66,7 +69,7 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
         self.n_exploration_episodes = n_exploration_episodes
         self.n_execution_episodes = n_execution_episodes
         self.n_sampled_executions = n_sampled_executions
-        super().__init__(buffer_size, observation_space, action_space, device, n_envs, optimize_memory_usage)
+        super().__init__(buffer_size, observation_space, action_space, device, n_envs, optimize_memory_usage, random_shift)
 
     def _table_fields(self) -> list[tuple]:
         # The end of each inner episode counted from the first row, and the problem ID.
@@ -126,7 +129,8 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
             episodes = rng.integers(1, n_stored + 1, size=(1, batch_size))
         else:
             episodes = 1 + rng.random((n_stored, batch_size)).argsort(axis=0)[:n_sampled]
-        return self.batch(trials, episodes, env)
+        batch = self.batch(trials, episodes, env)
+        return replace(batch, exploration=self._shifted(batch.exploration, rng), execution=self._shifted(batch.execution, rng))
 
     def sample_whole(
         self, batch_size: int, env: VecNormalize | None = None, rng: np.random.Generator | None = None
@@ -140,9 +144,11 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
         :return: the padded trials, and their problem IDs (B,) or (B, d), on the buffer's device
         :raises ValueError: if no whole trial is stored
         """
-        trials = self._draw(batch_size, rng or seeded_by_numpy())
+        rng = rng or seeded_by_numpy()
+        trials = self._draw(batch_size, rng)
         lengths = trials["ends"][:, -1].astype(np.int64)
-        return self._gather(trials["start"], trials["env"], lengths, lengths, env), self._problem_ids(trials)
+        batch = self._gather(trials["start"], trials["env"], lengths, lengths, env)
+        return self._shifted(batch, rng), self._problem_ids(trials)
 
     def _draw(self, batch_size: int, rng: np.random.Generator) -> np.ndarray:
         """Rows of the table, drawn from those of whole trials."""
