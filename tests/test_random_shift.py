@@ -19,7 +19,7 @@ SIDE = 36
 
 
 class Squares(gym.ObservationWrapper):
-    """What ``Counting`` counts, as a square of that brightness in the middle."""
+    """What ``Counting`` counts, as a square of that brightness, four pixels from two edges."""
 
     def __init__(self, index: int = 0) -> None:
         super().__init__(Counting(index=index))
@@ -33,7 +33,7 @@ class Squares(gym.ObservationWrapper):
 
 
 def place(images: th.Tensor) -> np.ndarray:
-    """Of the square in each of the images (..., 3, height, width): rows down and columns to the right of the middle."""
+    """Of the square in each image (..., 3, height, width): rows down and columns to the right of where it was drawn."""
     places = [(image > 0).nonzero()[0] - 4 for image in images.view(-1, 3, SIDE, SIDE)[:, 0]]
     return np.array([each.tolist() for each in places])
 

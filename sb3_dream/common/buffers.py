@@ -87,7 +87,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
         self.random_shift = random_shift
         self._images = [key for key, space in self._observation_spaces.items() if is_image_space(space)]
         sides = [side for key in self._images for side in self._observation_spaces[key].shape[-2:]]  # type: ignore[index]
-        if random_shift > 0 and not random_shift < min(sides, default=0):
+        if random_shift > 0 and random_shift >= min(sides, default=0):
             raise ValueError(
                 f"random_shift must be less than the sides of the images in {observation_space}, got {random_shift}"
             )
