@@ -134,20 +134,33 @@ class ProblemEncoder(nn.Module):
     :param embedding_dim: dimension of z
     :param hidden_dim: width of the table or of the MLP
     :param activation_fn: activation of the MLP
+    :param centered: whether the mean over all IDs of the space is taken out of f
+    :raises ValueError: if the space is of another kind, or ``centered`` and a Box
     """
 
     offsets: th.Tensor
 
-    def __init__(self, problem_space: spaces.Space, embedding_dim: int, hidden_dim: int, activation_fn: type[nn.Module]):
+    def __init__(
+        self,
+        problem_space: spaces.Space,
+        embedding_dim: int,
+        hidden_dim: int,
+        activation_fn: type[nn.Module],
+        centered: bool = False,
+    ):
         super().__init__()
         self.table: nn.Embedding | None = None
+        self._centered_sizes: list[int] | None = None
         if isinstance(problem_space, spaces.Discrete | spaces.MultiDiscrete):
             sizes = [int(problem_space.n)] if isinstance(problem_space, spaces.Discrete) else problem_space.nvec.tolist()
             self.table = nn.Embedding(sum(sizes), hidden_dim)
             starts = [sum(sizes[:place]) for place in range(len(sizes))]
             self.register_buffer("offsets", th.tensor(starts), persistent=False)
-            self.net = nn.Sequential(nn.Linear(hidden_dim, embedding_dim))
+            self.net = nn.Sequential(nn.Linear(hidden_dim, embedding_dim, bias=not centered))
+            self._centered_sizes = sizes if centered else None
         elif isinstance(problem_space, spaces.Box):
+            if centered:
+                raise ValueError(f"center_problem_encoder needs problems that can be counted, and not {problem_space}")
             self.net = nn.Sequential(
                 *create_mlp(spaces.flatdim(problem_space), embedding_dim, [hidden_dim, hidden_dim], activation_fn)
             )
@@ -162,4 +175,7 @@ class ProblemEncoder(nn.Module):
         if self.table is None:
             return self.net(problem_ids.float().flatten(1))
         rows = problem_ids.long().view(len(problem_ids), -1) + self.offsets
-        return self.net(self.table(rows).sum(dim=1))
+        table = self.table.weight
+        if self._centered_sizes is not None:
+            table = th.cat([part - part.mean(dim=0) for part in table.split(self._centered_sizes)])
+        return self.net(F.embedding(rows, table).sum(dim=1))

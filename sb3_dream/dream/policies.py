@@ -65,6 +65,8 @@ class DREAMPolicy(RecurrentPolicy):
     :param enable_execution_gate: whether instruction and z multiply what the first layer of the execution policy's head makes
         of the observations, instead of adding to it. What an object is worth to which instruction and problem is such a
         product, and is learned from fewer updates so, where seeing it is the hard part
+    :param center_problem_encoder: whether the mean over all IDs is taken out of f, for problems that can be counted. It tells
+        no problem from another, but the decoder learns it before anything else, and the fewer they are the more of f it is
     :param encoder_weight_decay: weight decay on ψ (f); makes problems that need the same behaviour share a z
     :param decoder_weight_decay: weight decay on ω (g)
     :param features_extractor_class: from the family's observation of one step to features
@@ -98,6 +100,7 @@ class DREAMPolicy(RecurrentPolicy):
         enable_exploration_lstm: bool = True,
         enable_execution_lstm: bool = True,
         enable_execution_gate: bool = False,
+        center_problem_encoder: bool = False,
         encoder_weight_decay: float = 0.05,
         decoder_weight_decay: float = 0.1,
         features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
@@ -128,6 +131,7 @@ class DREAMPolicy(RecurrentPolicy):
         self.enable_exploration_lstm = enable_exploration_lstm
         self.enable_execution_lstm = enable_execution_lstm
         self.enable_execution_gate = enable_execution_gate
+        self.center_problem_encoder = center_problem_encoder
         self.encoder_weight_decay = encoder_weight_decay
         self.decoder_weight_decay = decoder_weight_decay
         self.share_features_extractor = share_features_extractor
@@ -158,7 +162,7 @@ class DREAMPolicy(RecurrentPolicy):
         )
         #: f (ψ)
         self.problem_encoder = ProblemEncoder(
-            self.problem_space, self.embedding_dim, self.problem_hidden_dim, self.activation_fn
+            self.problem_space, self.embedding_dim, self.problem_hidden_dim, self.activation_fn, self.center_problem_encoder
         )
         #: g (ω)
         self.trajectory_decoder = TrajectoryDecoder(exploration_encoder(peaks_only=True), self.embedding_dim, *head)
@@ -259,6 +263,7 @@ class DREAMPolicy(RecurrentPolicy):
             enable_exploration_lstm=self.enable_exploration_lstm,
             enable_execution_lstm=self.enable_execution_lstm,
             enable_execution_gate=self.enable_execution_gate,
+            center_problem_encoder=self.center_problem_encoder,
             encoder_weight_decay=self.encoder_weight_decay,
             decoder_weight_decay=self.decoder_weight_decay,
             share_features_extractor=self.share_features_extractor,
