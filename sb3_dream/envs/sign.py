@@ -217,8 +217,9 @@ def sign_pixels(images: np.ndarray) -> np.ndarray:
     :param images: (n, 60, 80, 3) or (n, 3, 60, 80), uint8
     :return: (n,), how many pixels of each show the sign's board. Letters and the blurred edge do not count
     """
-    channel = 1 if images.shape[1] == 3 else 3
-    lowest, highest = images.min(axis=channel), images.max(axis=channel)
+    # channel by channel: numpy's own minimum over an axis of three takes many times as long
+    red, green, blue = np.moveaxis(images, 1 if images.shape[1] == 3 else 3, 0)
+    lowest, highest = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
     return ((lowest >= PALE) & (highest - lowest <= COLOURLESS)).sum(axis=(1, 2))
 
 
