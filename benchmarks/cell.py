@@ -74,6 +74,11 @@ class Cell:
         return self.folder / f"seed_{self.seed}.json"
 
     @property
+    def zip(self) -> Path:
+        """The trained model, which is there then, too; git ignores it."""
+        return self.folder / f"seed_{self.seed}.zip"
+
+    @property
     def checkpoint(self) -> Path:
         """What it goes on from, which is there until then."""
         return self.folder / f"seed_{self.seed}.checkpoint"
@@ -145,7 +150,7 @@ class Cell:
 
 def run_cell(cell: Cell, progress: bool = False) -> dict[str, Any]:
     """
-    Train, or go on where it was killed, and write curve and record. What has finished is not run again.
+    Train, or go on where it was killed, and write curve, model and record. What has finished is not run again.
 
     :param cell: what to run
     :param progress: show a progress bar
@@ -209,6 +214,8 @@ def _train(cell: Cell, progress: bool) -> dict[str, Any]:
         },
         "versions": describe_versions(),
     }
+    with whole_file(cell.zip, "zip") as file:
+        model.save(file)
     with whole_file(cell.json, "json") as file:
         file.write((json.dumps(record, indent=1) + "\n").encode())
     return record

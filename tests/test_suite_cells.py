@@ -76,7 +76,8 @@ def test_a_killed_cell_goes_on(algo: str, tmp_path: Path) -> None:
     assert record["resumed"] == 1
     assert record == json.loads(cell.json.read_text(encoding="utf8"))
     assert record["n_timesteps"] == rows[-1]["timesteps"]
-    assert {path.name for path in tmp_path.iterdir()} == {"seed_0.csv", "seed_0.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"seed_0.csv", "seed_0.json", "seed_0.zip"}
+    assert ALGORITHMS[algo].load(cell.zip).num_timesteps == record["n_timesteps"]
 
 
 def drawn_problems(env: VecEnv) -> list[Any]:
@@ -130,7 +131,7 @@ def test_a_finished_cell_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Mo
     arguments = ["--algo", "dqn", "--env", "MetaBandit-v0", "--n-timesteps", "1000", "--n-evaluations", "2"]
     call(monkeypatch, *arguments, "--folder", tmp_path)
     before = contents(tmp_path)
-    assert set(before) == {"seed_0.csv", "seed_0.json"}
+    assert set(before) == {"seed_0.csv", "seed_0.json", "seed_0.zip"}
     capsys.readouterr()
     call(monkeypatch, *arguments, "--folder", tmp_path, "--seed", "0", "--n-jobs", "1")
     assert "1 of 1 cells had finished before" in capsys.readouterr().out
@@ -167,10 +168,12 @@ def test_a_suite_on_local_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(SystemExit, match="1 of 2 cells failed"):
         call(monkeypatch, *arguments)
     assert "dqn MetaBandit-v0-n_arms=16 seed 0: " in (said := capfd.readouterr().err) and "FileExistsError" in said
-    assert {path.name for path in folder.glob("seed_1*")} == {"seed_1.csv", "seed_1.json"}
+    assert {path.name for path in folder.glob("seed_1*")} == {"seed_1.csv", "seed_1.json", "seed_1.zip"}
     (folder / "seed_0.checkpoint").unlink()
     call(monkeypatch, *arguments)
-    assert {path.name for path in folder.iterdir()} == {f"seed_{seed}.{end}" for seed in (0, 1) for end in ("csv", "json")}
+    assert {path.name for path in folder.iterdir()} == {
+        f"seed_{seed}.{end}" for seed in (0, 1) for end in ("csv", "json", "zip")
+    }
     assert json.loads((tmp_path / "suite.json").read_text(encoding="utf8")) == {"suite": "paper"}
 
 

@@ -43,7 +43,9 @@ def test_four_cells_two_workers_and_one_that_is_killed(tmp_path: Path, monkeypat
     resumed = {}
     for algo in ("dqn", "recurrent_dqn"):
         folder = tmp_path / algo / "MetaBandit-v0-n_arms=16"
-        assert {path.name for path in folder.iterdir()} == {f"seed_{seed}.{end}" for seed in (0, 1) for end in ("csv", "json")}
+        assert {path.name for path in folder.iterdir()} == {
+            f"seed_{seed}.{end}" for seed in (0, 1) for end in ("csv", "json", "zip")
+        }
         for seed in (0, 1):
             record = json.loads((folder / f"seed_{seed}.json").read_text(encoding="utf8"))
             steps = [row["timesteps"] for row in read_curve(folder / f"seed_{seed}.csv")]
