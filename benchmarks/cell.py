@@ -12,7 +12,7 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
 
 from benchmarks import machine
-from benchmarks.checkpoint import Checkpoint, differences, locked, refuse_another
+from benchmarks.checkpoint import Checkpoint, another_length, differences, locked, refuse_another
 from benchmarks.curve import LOGGED, CurveCallback
 from benchmarks.evaluation import SplitEvaluation
 from benchmarks.records import N_LAST, describe_source, describe_versions, read_curve, read_run
@@ -129,12 +129,8 @@ class Cell:
             if key != "n_timesteps"
         }
         now = {key: value for key, value in now.items() if key in before or key in self.settings}  # old records say less
-        different = differences(before, now)
-        # whole rollouts, as long as in the settings
-        rollout = self.settings["n_envs"] * self.settings.get("n_steps", self.settings.get("train_freq", 1))
-        if not wanted <= n_timesteps < wanted + rollout:
-            different = ", ".join(filter(None, [f"n_timesteps was {n_timesteps} and is now {wanted}", different]))
-        refuse_another(self.json, different)
+        different = [another_length(n_timesteps, wanted, self.settings), differences(before, now)]
+        refuse_another(self.json, ", ".join(filter(None, different)))
         return record
 
     def _check_unfinished(self) -> None:

@@ -128,6 +128,17 @@ class Checkpoint:
             file.write(json.dumps(self._state, indent=1).encode())
 
 
+def another_length(n_timesteps: int, wanted: int, settings: dict[str, Any]) -> str:
+    """
+    :param n_timesteps: of a run that has finished
+    :param wanted: how many are asked for
+    :param settings: of the run; it ends with a whole rollout
+    :return: both numbers if it is another length; else nothing
+    """
+    rollout = settings["n_envs"] * settings.get("n_steps", settings.get("train_freq", 1))
+    return "" if wanted <= n_timesteps < wanted + rollout else f"n_timesteps was {n_timesteps} and is now {wanted}"
+
+
 def refuse_another(path: Path, different: str) -> None:
     """
     :param path: of the record of a run that has finished

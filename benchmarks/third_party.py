@@ -34,6 +34,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from benchmarks import machine
 from benchmarks import settings as committed
+from benchmarks.checkpoint import another_length, differences, refuse_another
 from benchmarks.curve import LOGGED, CurveCallback
 from benchmarks.records import RESULTS, describe_source, describe_versions
 from benchmarks.settings import make_model
@@ -301,7 +302,13 @@ def main() -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     for seed in args.seeds:
         for algo in args.algo:
-            if not (args.folder / f"{algo}_seed_{seed}.json").exists():
+            path = args.folder / f"{algo}_seed_{seed}.json"
+            if path.exists():
+                record = json.loads(path.read_text(encoding="utf8"))
+                different = [another_length(record["n_timesteps"], args.n_timesteps, record["settings"])]
+                different.append(differences(record["settings"], SETTINGS[algo]))
+                refuse_another(path, ", ".join(filter(None, different)))
+            else:
                 run(algo, seed, args.n_timesteps, args.n_evaluations, args.folder)
     runs = read_runs(args.folder)
     (args.folder / "table.md").write_text(table(runs) + "\n", encoding="utf8")

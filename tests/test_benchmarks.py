@@ -217,6 +217,8 @@ def test_frozen_lake_beside_recurrent_ppo(monkeypatch: pytest.MonkeyPatch, tmp_p
     records = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
     assert sorted(records) == ["dream_seed_0.json", "ppo_lstm_seed_0.json"]
     call(third_party, monkeypatch, *arguments)
+    with pytest.raises(ValueError, match=r"is another run: n_timesteps was 1024 and is now 2000"):
+        call(third_party, monkeypatch, *arguments, "--n-timesteps", "2000")  # not mixed with runs of other settings
     assert records == {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
 
 
