@@ -205,6 +205,17 @@ def test_z_space_shows_ways_to_their_problems(bandit: DREAM, tmp_path: Path) -> 
     ink(figure, tmp_path / "z.png")
 
 
+def test_z_space_has_a_colour_for_each_problem(bandit: DREAM) -> None:
+    """Of many trials of a few problems nobody could tell which ways belong together."""
+    trials = [bandit.explain(gym.make("MetaBandit-v0"), options={"problem_id": problem}) for problem in (3, 5, 3)]
+    axes = plot_z_space(trials).axes[0]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["problem 3", "problem 5"]
+    first, second, third = [line.get_color() for line in axes.lines if np.size(line.get_xdata()) == 2]
+    assert first == third != second
+
+
 def test_z_space_of_an_unknown_problem_says_what_it_was_taken_for(bandit: DREAM) -> None:
     """A ring around a problem that is not the trial's own must not look like success."""
     trial = bandit.explain(gym.make("MetaBandit-v0"), options={"problem_id": 6}, problem_ids=[0, 1, 2])

@@ -154,8 +154,8 @@ def plot_z_space(trials: Sequence[TrialExplanation]) -> Figure:
     z-space from above: the first two principal components of f(μ) of the known problems, and through them the way of each
     trial's guesses, from the empty trajectory (a cross) to the whole exploration (a dot).
 
-    A trial's problem has the colour of its way and a ring; if f does not know it, the ring is around the one that the last
-    guess is nearest to, and dashed.
+    Trials of one problem share a colour, and the problem has a ring of it; if f does not know it, the ring is around the one
+    that the last guess is nearest to, and dashed.
 
     :param trials: from one model at one time
     :return: a figure, to save with ``figure.savefig``
@@ -185,11 +185,14 @@ def plot_z_space(trials: Sequence[TrialExplanation]) -> Figure:
         for problem_id, point in zip(trials[0].problem_ids, project(means), strict=True):
             axes.annotate(str(problem_id), point, (4, 4), textcoords="offset points", fontsize=7, color="#6a6a6a")
     colours = [*COLOURS, *PALE_COLOURS]
-    for number, trial in enumerate(trials):
-        colour = colours[number % len(colours)]
-        x, y = project(trial.z[exploration_rows(trial)]).T
+    colour_of: dict[str, str] = {}
+    for trial in trials:
         known = "" if trial.target_is_own else f", taken for {trial.target_id}"
-        axes.plot(x, y, color=colour, linewidth=1.2, marker=".", markersize=4, label=f"problem {trial.problem_id}{known}")
+        name = f"problem {trial.problem_id}{known}"
+        label = None if name in colour_of else name  # once in the legend
+        colour = colour_of.setdefault(name, colours[len(colour_of) % len(colours)])
+        x, y = project(trial.z[exploration_rows(trial)]).T
+        axes.plot(x, y, color=colour, linewidth=1.2, marker=".", markersize=4, label=label)
         axes.scatter(x[:1], y[:1], color=colour, marker="x", zorder=3)
         axes.scatter(x[-1:], y[-1:], color=colour, s=45, zorder=3)
         style = "solid" if trial.target_is_own else "dashed"
