@@ -80,7 +80,8 @@ class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
             for value in [first, *others]:
                 if value != wanted:
                     raise ValueError(
-                        f"{name} of the environment is {value}, but must be {wanted} as in the model and everywhere"
+                        f"{name} of the environment is {value}, but must be {wanted} as in the model and everywhere "
+                        "(an argument of TrialEnv)"
                     )
             for kwargs in settings:
                 kwargs[name] = wanted
