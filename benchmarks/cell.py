@@ -129,8 +129,7 @@ class Cell:
             if key != "n_timesteps"
         }
         now = {key: value for key, value in now.items() if key in before or key in self.settings}  # old records say less
-        different = [another_length(n_timesteps, wanted, self.settings), differences(before, now)]
-        refuse_another(self.json, ", ".join(filter(None, different)))
+        refuse_another(self.json, another_length(n_timesteps, wanted, self.settings), differences(before, now))
         return record
 
     def _check_unfinished(self) -> None:

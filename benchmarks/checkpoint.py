@@ -139,14 +139,14 @@ def another_length(n_timesteps: int, wanted: int, settings: dict[str, Any]) -> s
     return "" if wanted <= n_timesteps < wanted + rollout else f"n_timesteps was {n_timesteps} and is now {wanted}"
 
 
-def refuse_another(path: Path, different: str) -> None:
+def refuse_another(path: Path, *different: str) -> None:
     """
     :param path: of the record of a run that has finished
-    :param different: what is another than what is asked for, from ``differences``
+    :param different: what is another than what is asked for, from ``differences`` and ``another_length``
     :raises ValueError: if anything is; the record stays as it is
     """
-    if different:
-        raise ValueError(f"{path} is there, and is another run: {different}. It stays: take another --folder")
+    if found := ", ".join(filter(None, different)):
+        raise ValueError(f"{path} is there, and is another run: {found}. It stays: take another --folder")
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> str:

@@ -305,9 +305,8 @@ def main() -> None:
             path = args.folder / f"{algo}_seed_{seed}.json"
             if path.exists():
                 record = json.loads(path.read_text(encoding="utf8"))
-                different = [another_length(record["n_timesteps"], args.n_timesteps, record["settings"])]
-                different.append(differences(record["settings"], SETTINGS[algo]))
-                refuse_another(path, ", ".join(filter(None, different)))
+                length = another_length(record["n_timesteps"], args.n_timesteps, record["settings"])
+                refuse_another(path, length, differences(record["settings"], SETTINGS[algo]))
             else:
                 run(algo, seed, args.n_timesteps, args.n_evaluations, args.folder)
     runs = read_runs(args.folder)
