@@ -28,6 +28,8 @@ _TITLES = {
     "MetaDistractingBus-v0": "distracting bus",
     "MetaMap-v0": "map",
     "MetaCooking-v0": "cooking",
+    "MetaSign-v0": "sign, by sight",
+    "MetaSign-v0-shapes=['box', 'key', 'ball']": "sign, three shapes",
     CONTROL: "map at the start (control)",
 }
 

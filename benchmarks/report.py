@@ -67,7 +67,7 @@ def plot(families: Sequence[Family], path: Path) -> None:
             axis.axhline(family.unexplored, color="gray", linestyle=":", label="no exploration")
             axis.set_xlabel(label)
             axis.grid(alpha=0.3)
-        axes[0, column].set_title(family.name, fontsize=10)
+        axes[0, column].set_title(family.title, fontsize=10)
     axes[0, 0].set_ylabel("test return")
     axes[1, 0].set_ylabel("test return")
     axes[0, 0].legend(fontsize=8, loc="lower right")
