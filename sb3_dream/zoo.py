@@ -57,7 +57,7 @@ _RECURRENT: Space = {
 }
 
 
-#: of each algorithm here
+#: of each algorithm here, and of others where our settings are used
 SPACES: dict[str, Space] = {
     "dream": {
         **_RECURRENT,
@@ -81,6 +81,26 @@ SPACES: dict[str, Space] = {
         "n_prefixes": [2, 4, 8],
         "policy_kwargs.latent_dim": [4, 8, 16],
         "policy_kwargs.enable_peaks": [False, True],
+    },
+    "ppo_lstm": {
+        "learning_rate": (5e-4, 1e-2),
+        "gamma": [0.9, 0.95, 0.97, 0.99],
+        "n_steps": [32, 64, 128],
+        "batch_size": [512, 1024, 2048],
+        "n_epochs": [2, 4, 8],
+        "gae_lambda": [0.8, 0.9, 0.95],
+        "ent_coef": (1e-2, 1.0),
+        "policy_kwargs.lstm_hidden_size": [64, 128],
+    },
+    "dqn": {
+        "learning_rate": (3e-4, 1e-2),
+        "gamma": [0.9, 0.95, 0.97, 0.99],
+        "batch_size": [128, 256, 512],
+        "train_freq": [1, 2, 4],
+        "gradient_steps": [1, 2, 4],
+        "target_update_interval": [256, 1024, 4096],
+        "exploration_fraction": [0.1, 0.2, 0.4],
+        "exploration_final_eps": [0.01, 0.05, 0.1, 0.2],
     },
 }
 
@@ -133,6 +153,7 @@ class TrialExperimentManager(ExperimentManager):
             try:
                 load_settings(env_id, algo)
                 self.config = str(HYPERPARAMS / f"{algo}.yml")
+                _search(algo)
             except ValueError as error:
                 if algo in ALGORITHMS:
                     raise ValueError(f"{error}. Others: --conf-file my_settings.yml") from None
@@ -235,12 +256,15 @@ def _with_files(plot: Callable[[], None]) -> Callable[[], None]:
     return plot_and_save
 
 
+def _search(algo: str) -> None:
+    HYPERPARAMS_SAMPLER[algo], HYPERPARAMS_CONVERTER[algo] = make_sampler(SPACES[algo]), to_settings
+
+
 def register() -> None:
     """Make the algorithms and the manager known to rl_zoo3, in the way that its documentation has for algorithms of others."""
     for name, algorithm in ALGORITHMS.items():
         ALGOS[name] = algorithm
-        HYPERPARAMS_SAMPLER[name] = make_sampler(SPACES[name])
-        HYPERPARAMS_CONVERTER[name] = to_settings
+        _search(name)
     rl_zoo3.train.ExperimentManager = TrialExperimentManager  # type: ignore[misc]
     rl_zoo3.enjoy.create_test_env = _make_test_env  # type: ignore[assignment]
 

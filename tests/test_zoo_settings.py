@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import yaml
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
@@ -130,17 +131,29 @@ class FixedTrial:
         return choices[-1]
 
 
-@pytest.mark.parametrize("algo", ["dream", "recurrent_dqn"])
-def test_search_spaces_name_arguments(algo: str, zoo: ModuleType) -> None:
+@pytest.mark.parametrize("algo", ["dream", "recurrent_dqn", "import", "varibad", "ppo_lstm", "dqn"])
+def test_search_spaces_name_arguments(algo: str, zoo: ModuleType, tmp_path: Path) -> None:
     """A name that the algorithm does not have would end each trial of a search in the first second. What a trial was made of
     can be loaded from the study and trained."""
-    zoo.register()
+    manager = make_manager(zoo, algo, "MetaMap-v0", tmp_path, optimize_hyperparameters=True)
     trial = FixedTrial()
     sampled = zoo.HYPERPARAMS_SAMPLER[algo](trial, 0, 1, {})
+    assert set(trial.params) == set(zoo.SPACES[algo])
     assert zoo.HYPERPARAMS_CONVERTER[algo](trial.params) == sampled
     assert yaml.safe_load(yaml.safe_dump(sampled)) == sampled
-    model = zoo.ALGOS[algo](policy="MlpPolicy", env=gym.make("MetaMap-v0"), device="cpu", **parse_settings(sampled))
-    assert model.policy.lstm_hidden_size == 128
+    settings = manager.read_hyperparameters()[0]
+    env = make_vec_env("MetaMap-v0", n_envs=2)
+    model = zoo.ALGOS[algo](settings["policy"], env, device="cpu", **parse_settings(sampled))
+    assert model.policy.optimizer.param_groups[0]["lr"] == pytest.approx(1e-2)
+    assert getattr(model.policy, "lstm_hidden_size", 128) == 128
+
+
+def test_rl_zoo3s_search_spaces_stay(zoo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DQN on an environment of somebody else's is searched as rl_zoo3 does."""
+    theirs = object()
+    monkeypatch.setitem(zoo.HYPERPARAMS_SAMPLER, "dqn", theirs)
+    make_manager(zoo, "dqn", "CartPole-v1", tmp_path, optimize_hyperparameters=True)
+    assert zoo.HYPERPARAMS_SAMPLER["dqn"] is theirs
 
 
 def test_a_search_keeps_the_rest_of_the_policy(zoo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
