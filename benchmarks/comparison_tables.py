@@ -1,5 +1,6 @@
 """The comparison in Markdown."""
 
+import csv
 import json
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.comparison import ALL, Comparison, Estimate, Reached, interquartile_means, reached, thresholds
-from benchmarks.families import CONTROL, NAMES, Family
+from benchmarks.families import CONTROL, NAMES, Family, read_runs
 
 COMPETENT = 0.95
 
@@ -135,11 +136,34 @@ def _throughput(record: dict[str, Any]) -> str:
     return _table(header, rows)
 
 
-def write_page(comparison: Comparison, unfinished: Sequence[str], throughput: Path) -> str:
+def _tuning(folder: Path) -> str:
+    """Optuna's reports, as rl_zoo3 writes them, beside a run of the same length with the committed settings."""
+    rows = []
+    for algo, name in NAMES.items():
+        path = folder / algo / "search.csv"
+        if not path.exists():
+            continue
+        with path.open(newline="", encoding="utf8") as file:
+            trials = list(csv.DictReader(file))
+        values = sorted((float(trial["value"]) for trial in trials if trial["state"] == "COMPLETE"), reverse=True)
+        (run,) = read_runs(folder / algo)
+        rows.append(
+            [
+                name,
+                str(len(trials)),
+                str(sum(trial["state"] == "PRUNED" for trial in trials)),
+                " ".join(f"{value:.2f}" for value in values[:3]),
+                f"{run['curve'][-1]['test/return']:.2f}",
+            ]
+        )
+    return _table(["algorithm", "Optuna trials", "of these ended early", "best three returns", "committed settings"], rows)
+
+
+def write_page(comparison: Comparison, unfinished: Sequence[str], results: Path) -> str:
     """
     :param comparison: of all results
     :param unfinished: curves of runs that are not over
-    :param throughput: what ``benchmarks.throughput --suite`` has written, if it has
+    :param results: what else there is: ``comparison/throughput.json`` of ``benchmarks.throughput --suite``, and ``tuning``
     :return: Markdown with the tables, and with the pictures that lie beside it
     """
     control = [family for family in comparison.families if family.name == CONTROL]
@@ -196,6 +220,15 @@ def write_page(comparison: Comparison, unfinished: Sequence[str], throughput: Pa
             _control(family),
             f"![{family.title}: return against steps and seconds]({family.file_name}.png)",
         ]
+    if (results / "tuning").exists():
+        parts += [
+            "### Tuning",
+            "A search with Optuna on the map, 400,000 steps for each of its trials, judged by the return in 300 trials at the"
+            " end; and a run of as many steps with the committed settings, in all problems and with all goals. (Optimum 0.80,"
+            " without exploring 0.30.)",
+            _tuning(results / "tuning"),
+        ]
+    throughput = results / "comparison" / "throughput.json"
     if throughput.exists():
         record = json.loads(throughput.read_text(encoding="utf8"))
         parts += [

@@ -107,7 +107,7 @@ def report_comparison(results: Path, families: Sequence[Family]) -> None:
         plot_shares(comparison, folder / "aggregate.png")
     if comparison.improvements:
         plot_improvements(comparison, folder / "probability_of_improvement.png")
-    page = write_page(comparison, unfinished(results), folder / "throughput.json")
+    page = write_page(comparison, unfinished(results), results)
     (folder / "table.md").write_text(page, encoding="utf8")
     print(page)
 

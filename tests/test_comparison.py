@@ -202,6 +202,18 @@ def test_throughput_goes_by_processor_time(tmp_path: Path, monkeypatch: pytest.M
     assert rows_of(page, "DQN") == [["DQN", "5,000", "4,000 to 6,000", "20", "64"]]
 
 
+def test_searches_stand_beside_the_committed_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rival could look weak because nobody looked for better settings: how many were tried stands in the table, and what
+    came of them. Optuna's trials that were ended early have no return."""
+    for algo in ("dream", "import"):
+        write_run(tmp_path, algo, CONTROL, 0, [0.8] * 6)
+    write_run(tmp_path / "tuning", "import", "", 0, [0.1, 0.31])
+    search = "number,value,state\n0,0.25,COMPLETE\n1,0.9,PRUNED\n2,,PRUNED\n3,0.3,COMPLETE\n"
+    (tmp_path / "tuning" / "import" / "search.csv").write_text(search, encoding="utf8")
+    page = run_report(tmp_path, monkeypatch)
+    assert rows_of(page, "IMPORT")[-1] == ["IMPORT", "4", "2", "0.30 0.25", "0.31"]
+
+
 def test_cooking_counts_once_with_its_training_problems(tmp_path: Path) -> None:
     """Its test split is one problem, and the limit without exploring is a mean over all of them."""
     for algo in ("dream", "import"):
