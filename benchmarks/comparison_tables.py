@@ -146,14 +146,13 @@ def _tuning(folder: Path) -> str:
         with path.open(newline="", encoding="utf8") as file:
             trials = list(csv.DictReader(file))
         values = sorted((float(trial["value"]) for trial in trials if trial["state"] == "COMPLETE"), reverse=True)
-        (run,) = read_runs(folder / algo)
         rows.append(
             [
                 name,
                 str(len(trials)),
                 str(sum(trial["state"] == "PRUNED" for trial in trials)),
                 " ".join(f"{value:.2f}" for value in values[:3]),
-                f"{run['curve'][-1]['test/return']:.2f}",
+                " ".join(f"{run['final']['test/return']:.2f}" for run in read_runs(folder / algo)) or "no run",
             ]
         )
     return _table(["algorithm", "Optuna trials", "of these ended early", "best three returns", "committed settings"], rows)
