@@ -29,7 +29,7 @@ test: .venv/.tests opengl  ## Run the tests
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal $(PYTEST_FLAGS)
 
 # What the tests of MetaSign-v0 draw with. Without it they are skipped.
-OPENGL := libegl1 libgl1 libglu1-mesa libgl1-mesa-dri
+OPENGL := libegl1 libgl1 libglu1-mesa libgl1-mesa-dri libfreetype6 libfontconfig1
 HAS_OPENGL = $(BIN)/python -W ignore -c 'from sb3_dream.envs.sign import load_world; load_world()' >/dev/null 2>&1
 opengl: .venv/.tests
 	@$(HAS_OPENGL) || { { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends $(OPENGL); } \

@@ -198,6 +198,7 @@ def _train(cell: Cell, progress: bool) -> dict[str, Any]:
         "n_timesteps": model.num_timesteps,
         "n_updates": model._n_updates,
         "resumed": checkpoint.resumed,
+        "device": str(model.device),
         "seconds": curve.rows[-1]["seconds"],
         "cpu_seconds": curve.rows[-1]["cpu_seconds"],
         "peak_memory_mb": checkpoint.peak_memory_mb,

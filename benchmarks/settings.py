@@ -5,7 +5,7 @@ from typing import Any
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_dream import DREAM, algorithms
 from sb3_dream.common.settings import HYPERPARAMS, load_settings, parse_settings
@@ -29,13 +29,16 @@ def make_model(settings: dict[str, Any], env: VecEnv, algorithm: Any = DREAM, **
     return algorithm(env=env, **parse_settings(arguments), **model_kwargs)
 
 
-def make_train_env(env_id: str, settings: dict[str, Any], seed: int, **env_kwargs: Any) -> VecEnv:
+def make_train_env(
+    env_id: str, settings: dict[str, Any], seed: int, vec_env_cls: type[VecEnv] = DummyVecEnv, **env_kwargs: Any
+) -> VecEnv:
     """
     :param env_id: a registered id
     :param settings: from ``load_settings``
     :param seed: of the environments
+    :param vec_env_cls: all in this process, or each in its own
     :param env_kwargs: on top of the settings' own
     :return: trials on the train split, side by side
     """
     kwargs = {**(settings.get("env_kwargs") or {}), **env_kwargs}
-    return make_vec_env(env_id, n_envs=settings.get("n_envs", 1), seed=seed, env_kwargs=kwargs)
+    return make_vec_env(env_id, n_envs=settings.get("n_envs", 1), seed=seed, env_kwargs=kwargs, vec_env_cls=vec_env_cls)

@@ -1,6 +1,7 @@
 """
 ``make benchmark``: environment steps per second with the demo's settings on one core, updates included, and where the time
-goes. ``python -m benchmarks.throughput --env MetaSign-v0 --n-timesteps 15000 --n-threads 2`` for another environment.
+goes. ``python -m benchmarks.throughput --env MetaSign-v0 --n-timesteps 15000 --n-threads 2`` for another environment, and with
+``--device cuda --vec-env subproc`` on a GPU with more cores beside it.
 
 ``python -m benchmarks.throughput --suite``: every algorithm, a few seconds each in turns, so that whatever else the machine
 does falls on all alike. Writes ``benchmarks/results/comparison/throughput.json``, which ``python -m benchmarks.report`` shows.
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch as th
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from benchmarks import machine
 from benchmarks.demo import ENV_ID
@@ -25,6 +28,7 @@ from sb3_dream.envs.sign import load_world
 
 #: of each round of ``--suite``: whole rollouts of every algorithm, and more than they collect before they learn
 _N_STEPS = 16_384
+_VEC_ENVS: dict[str, type[VecEnv]] = {"dummy": DummyVecEnv, "subproc": SubprocVecEnv}
 _UNIT = "environment steps for a second of processor time"
 
 
@@ -81,16 +85,20 @@ def measure_all(env_id: str, n_rounds: int, n_steps: int) -> dict[str, Any]:
     }
 
 
-def measure_one(env_id: str, n_timesteps: int, n_threads: int) -> None:
+def measure_one(env_id: str, n_timesteps: int, n_threads: int, device: str, vec_env: str) -> None:
     """
     Print the speed of DREAM, and where its time goes.
 
     :param env_id: a registered id
     :param n_timesteps: how long
     :param n_threads: of PyTorch
+    :param device: of the networks
+    :param vec_env: one of ``_VEC_ENVS``
     """
     settings = {**load_settings(env_id), "learning_starts": 0}  # as it goes on, and not as it begins
-    model = make_model(settings, make_train_env(env_id, settings, seed=0), seed=0)
+    env = make_train_env(env_id, settings, seed=0, vec_env_cls=_VEC_ENVS[vec_env])
+    env.reset()  # the processes are there now
+    model = make_model(settings, env, seed=0, device=device)
     clock: dict[str, float] = {}
     for owner, name, label in (
         (model.env, "step", "environments"),
@@ -100,7 +108,7 @@ def measure_one(env_id: str, n_timesteps: int, n_threads: int) -> None:
     ):
         setattr(owner, name, timed(getattr(owner, name), clock, label))
     drawing: dict[str, float] = {}
-    if env_id == "MetaSign-v0":
+    if env_id == "MetaSign-v0" and vec_env == "dummy":
         load_world(2)  # MiniWorld can be imported now
         from sb3_dream.envs.sign_world import SignWorld  # noqa: PLC0415
 
@@ -109,7 +117,8 @@ def measure_one(env_id: str, n_timesteps: int, n_threads: int) -> None:
     model.learn(n_timesteps)
     seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
 
-    print(f"{env_id}, {settings['n_envs']} environments, {n_threads} threads")
+    name = th.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device
+    print(f"{env_id}, {settings['n_envs']} environments ({vec_env}), {n_threads} threads, networks on {name}")
     print(f"environment steps/s, updates included   {model.num_timesteps / seconds:10,.0f}")
     print(f"the same for a second of processor time {model.num_timesteps / cpu_seconds:10,.0f}")
     print(f"updates/s of learning                   {model._n_updates / clock['learning']:10,.1f}")
@@ -127,14 +136,18 @@ def main() -> None:
     parser.add_argument("--env", default=ENV_ID)
     parser.add_argument("--n-timesteps", type=int, default=300_000)
     parser.add_argument("--n-threads", type=int, default=1, help="of PyTorch")
-    parser.add_argument("--suite", action="store_true", help="all algorithms")
+    parser.add_argument("--device", default="cpu", help="of the networks")
+    parser.add_argument(
+        "--vec-env", choices=_VEC_ENVS, default="dummy", help="all environments in one process, or each in its own"
+    )
+    parser.add_argument("--suite", action="store_true", help="all algorithms, on the CPU")
     parser.add_argument("--n-rounds", type=int, default=4, help="with --suite: how often it is each one's turn")
     parser.add_argument("--folder", type=Path, default=RESULTS / "comparison", help="with --suite: where to write")
     args = parser.parse_args()
 
     machine.prepare(args.n_threads)
     if not args.suite:
-        measure_one(args.env, args.n_timesteps, args.n_threads)
+        measure_one(args.env, args.n_timesteps, args.n_threads, args.device, args.vec_env)
         return
     record = measure_all(args.env, args.n_rounds, _N_STEPS)
     args.folder.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ def collected(cls: Any, n_steps: int = 600, n_envs: int = 4, env_kwargs: dict | 
     generator = th.Generator().manual_seed(1)
     with th.no_grad():
         for parameter in model.policy.parameters():
-            parameter.add_(0.3 * th.randn(parameter.shape, generator=generator))
+            parameter.add_(0.3 * th.randn(parameter.shape, generator=generator).to(parameter.device))
     return model.learn(n_steps)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_dream import DREAM, TrialBatch
-from sb3_dream.common.encoders import running_max
+from sb3_dream.common.encoders import running_max, sum_in_rounds, sum_in_steps
 from tests.conftest import WITHOUT_LSTMS, collect
 
 
@@ -30,6 +30,16 @@ def test_the_running_maximum_is_that_of_torch(n_steps: int, n_batch: int, n_valu
     else:
         assert (gradient >= 0).all()
         th.testing.assert_close(gradient.sum(dim=0), weights.sum(dim=0))
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 7, 8, 9, 40])
+def test_sums_of_gradients_are_the_same_on_gpus(n_steps: int) -> None:
+    """There, they are added up in other rounds than on a CPU, and one step too few would show nowhere."""
+    generator = th.Generator().manual_seed(n_steps)
+    values = th.randint(100, (n_steps, 3, 5), generator=generator).double()
+    for chance in (0.0, 0.5, 0.9, 1.0):
+        goes_on = (th.rand(n_steps - 1, 3, 5, generator=generator) < chance).double()
+        assert th.equal(sum_in_rounds(values, goes_on), sum_in_steps(values, goes_on))
 
 
 def guesses(model: DREAM, batch: TrialBatch) -> th.Tensor:

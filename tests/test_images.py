@@ -47,7 +47,7 @@ class Frames(gym.Env[Any, Any]):
         return self._observe(), float(action == 1), self._left == 0, False, {}
 
 
-def make_model(n_steps: int = 200, buffer_size: int = 2_000, **policy_kwargs: Any) -> DREAM:
+def make_model(n_steps: int = 200, buffer_size: int = 2_000, device: str = "cpu", **policy_kwargs: Any) -> DREAM:
     """A model with trials in its replay buffer."""
     env = DummyVecEnv([lambda: TrialEnv(Frames(), [0, 1, 2], set_problem="options")] * 4)
     model = DREAM(
@@ -56,7 +56,7 @@ def make_model(n_steps: int = 200, buffer_size: int = 2_000, **policy_kwargs: An
         seed=0,
         learning_starts=10**9,
         buffer_size=buffer_size,
-        device="cpu",
+        device=device,
         policy_kwargs={"features_extractor_class": StandardizedCNN, **policy_kwargs},
     )
     return model.learn(n_steps)

@@ -47,6 +47,12 @@ print(sorted({name.split(".")[0] for name in sys.modules} & {"miniworld", "pygle
     ("breaking", "message"),
     [
         ('pyglet.lib.load_library = lambda *names, **_: raise_(ImportError(f"Library {names[0]!r} not found."))', GL_PACKAGES),
+        (
+            "load = pyglet.lib.load_library; "
+            "pyglet.lib.load_library = lambda name, *others, **_: "
+            'raise_(ImportError("none")) if name == "freetype" else load(name, *others, **_)',
+            "libfreetype6",
+        ),
         ('os.environ["__EGL_VENDOR_LIBRARY_FILENAMES"] = "/nowhere.json"', GL_PACKAGES),
         ('sys.modules["miniworld"] = None', "pip install miniworld"),
     ],

@@ -78,10 +78,33 @@ class Steps:
         return self.pack(per_sequence.expand(self.shape[0], *per_sequence.shape))
 
 
+def sum_in_steps(values: th.Tensor, goes_on: th.Tensor) -> th.Tensor:
+    """
+    :param values: (T, ...)
+    :param goes_on: (T - 1, ...), 1 where what a step sums goes on into the next step, else 0
+    :return: (T, ...), for each step the sum of its value and those after it that it goes on into, added one by one
+    """
+    total = values.clone()
+    for (now, before), link in zip(pairwise(reversed(total.unbind())), reversed(goes_on.unbind()), strict=True):
+        before.addcmul_(now, link)
+    return total
+
+
+def sum_in_rounds(values: th.Tensor, goes_on: th.Tensor) -> th.Tensor:
+    """As ``sum_in_steps``, in log2(T) rounds: each adds twice as many steps as the one before."""
+    total, reach = values.clone(), 1
+    while reach < len(values):
+        total[:-reach] += goes_on * total[reach:]
+        goes_on = goes_on[:-reach] * goes_on[reach:]
+        reach *= 2
+    return total
+
+
 class RunningMax(th.autograd.Function):
     """
     The maximum so far along the first dimension. On a CPU, ``cummax`` with its indices takes four times as long as to go from
-    step to step in place, and the learner waits for it several times in each update.
+    step to step in place, and the learner waits for it several times in each update. On a GPU it is fast, but its gradients
+    are added up in another order each time, so that no run is like the one before.
     """
 
     @staticmethod
@@ -91,9 +114,12 @@ class RunningMax(th.autograd.Function):
         :param inputs: (T, ...)
         :return: (T, ...)
         """
-        peaks = inputs.clone()
-        for before, now in pairwise(peaks.unbind()):
-            th.maximum(before, now, out=now)
+        if inputs.is_cuda:
+            peaks = inputs.cummax(dim=0).values
+        else:
+            peaks = inputs.clone()
+            for before, now in pairwise(peaks.unbind()):
+                th.maximum(before, now, out=now)
         ctx.save_for_backward(inputs, peaks)
         return peaks
 
@@ -106,9 +132,7 @@ class RunningMax(th.autograd.Function):
         """
         inputs, peaks = ctx.saved_tensors
         lasts = (inputs[1:] <= peaks[:-1]).to(grad.dtype)  # the peak before
-        total = grad.clone()
-        for (now, before), last in zip(pairwise(reversed(total.unbind())), reversed(lasts.unbind()), strict=True):
-            before.addcmul_(now, last)
+        total = (sum_in_rounds if grad.is_cuda else sum_in_steps)(grad, lasts)
         total[1:].addcmul_(total[1:], lasts, value=-1)  # it was not this step's own
         return total
 
@@ -118,7 +142,7 @@ def running_max(inputs: th.Tensor) -> th.Tensor:
     :param inputs: (T, ...)
     :return: (T, ...), the maximum of the steps up to each
     """
-    return RunningMax.apply(inputs) if inputs.device.type == "cpu" else inputs.cummax(dim=0).values
+    return RunningMax.apply(inputs)
 
 
 class SequenceEncoder(nn.Module):
