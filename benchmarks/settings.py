@@ -5,7 +5,7 @@ from typing import Any
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from sb3_dream import DREAM, algorithms
 from sb3_dream.common.settings import HYPERPARAMS, load_settings, parse_settings
@@ -30,7 +30,11 @@ def make_model(settings: dict[str, Any], env: VecEnv, algorithm: Any = DREAM, **
 
 
 def make_train_env(
-    env_id: str, settings: dict[str, Any], seed: int, vec_env_cls: type[VecEnv] = DummyVecEnv, **env_kwargs: Any
+    env_id: str,
+    settings: dict[str, Any],
+    seed: int,
+    vec_env_cls: type[DummyVecEnv] | type[SubprocVecEnv] = DummyVecEnv,
+    **env_kwargs: Any,
 ) -> VecEnv:
     """
     :param env_id: a registered id

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from benchmarks import machine
 from benchmarks.demo import ENV_ID
@@ -28,7 +28,7 @@ from sb3_dream.envs.sign import load_world
 
 #: of each round of ``--suite``: whole rollouts of every algorithm, and more than they collect before they learn
 _N_STEPS = 16_384
-_VEC_ENVS: dict[str, type[VecEnv]] = {"dummy": DummyVecEnv, "subproc": SubprocVecEnv}
+_VEC_ENVS: dict[str, type[DummyVecEnv] | type[SubprocVecEnv]] = {"dummy": DummyVecEnv, "subproc": SubprocVecEnv}
 _UNIT = "environment steps for a second of processor time"
 
 

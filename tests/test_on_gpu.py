@@ -40,6 +40,7 @@ def losses(model: Any) -> dict[str, th.Tensor]:
     """All that it computes from a batch."""
     model.policy.set_training_mode(True)
     if isinstance(model, RecurrentDQN):
+        assert model.replay_buffer is not None
         batch = model.replay_buffer.sample(32, rng=model.rng, sequence_length=10, burn_in=5)
         return {"total": model._loss(batch)}
     found = model._losses(model._sample(32))
