@@ -42,7 +42,8 @@ setup(
         "ray": RAY,
         # python -m benchmarks.report
         "comparison": COMPARISON,
-        # MetaSign-v0; the system needs OpenGL too: apt-get install libegl1 libgl1 libglu1-mesa libgl1-mesa-dri libfreetype6 libfontconfig1
+        # MetaSign-v0; the system needs OpenGL too:
+        # apt-get install libegl1 libgl1 libglu1-mesa libgl1-mesa-dri libfreetype6 libfontconfig1
         "miniworld": MINIWORLD,
         # python -m sb3_dream.zoo
         "zoo": ZOO,

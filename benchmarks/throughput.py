@@ -120,14 +120,15 @@ def measure_one(env_id: str, n_timesteps: int, n_threads: int, device: str, vec_
     name = th.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device
     print(f"{env_id}, {settings['n_envs']} environments ({vec_env}), {n_threads} threads, networks on {name}")
     print(f"environment steps/s, updates included   {model.num_timesteps / seconds:10,.0f}")
-    print(f"the same for a second of processor time {model.num_timesteps / cpu_seconds:10,.0f}")
+    if vec_env == "dummy":  # other processes have clocks of their own
+        print(f"the same for a second of processor time {model.num_timesteps / cpu_seconds:10,.0f}")
     print(f"updates/s of learning                   {model._n_updates / clock['learning']:10,.1f}")
     print(f"steps for each update                   {model.num_timesteps / model._n_updates:10,.0f}")
     for name, spent in [*clock.items(), ("the rest (SB3's loop, callbacks)", seconds - sum(clock.values()))]:
         print(f"{name:<40}{spent / seconds:10.0%}")
     for name, spent in drawing.items():
         print(f"{f'of the environments: {name}':<40}{spent / seconds:10.0%}")
-    print(f"peak memory                             {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:8,.0f} MB")
+    print(f"peak memory of this process             {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:8,.0f} MB")
 
 
 def main() -> None:

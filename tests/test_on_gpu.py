@@ -87,9 +87,12 @@ def test_learned_on_a_gpu_and_taken_to_a_cpu_and_back(cls: Any, tmp_path: Path) 
         here, there = (m.predict(observation, episode_start=starts, deterministic=True)[1] for m in (loaded, model))
         for expected, found in zip(there, here, strict=True):
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+        for index, moments in model.policy.optimizer.state_dict()["state"].items():
+            for name, value in moments.items():
+                assert th.equal(loaded.policy.optimizer.state_dict()["state"][index][name].cpu(), value.cpu()), name
         loaded.learn(400)
         assert devices(loaded) == {device}
-        assert loaded.policy.optimizer.state_dict()["state"], "the optimiser has forgotten its moments"
+        assert loaded._n_updates > model._n_updates
 
 
 @every_algorithm

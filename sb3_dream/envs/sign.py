@@ -26,6 +26,7 @@ PALE, COLOURLESS = 140, 2
 SIGN_PIXELS = 24
 
 GL_PACKAGES = "libegl1 libgl1 libglu1-mesa libgl1-mesa-dri libfreetype6 libfontconfig1"
+_NEEDS = f"MetaSign-v0 needs OpenGL: apt-get install {GL_PACKAGES}"
 
 
 class SignEnv(gym.Env[Any, Any]):
@@ -240,12 +241,13 @@ def load_world(n_shapes: int = 2) -> "SignWorld":
             pyglet.options["headless"] = sys.platform == "linux"  # through EGL, which other systems do not have
             pyglet.options["debug_gl"] = False  # it asks for errors after each call
         from sb3_dream.envs.sign_world import open_world  # noqa: PLC0415
-
-        return open_world(n_shapes)
-    except RuntimeError:
-        raise  # our own: OpenGL is there
     except ModuleNotFoundError as error:
         raise RuntimeError(f"MetaSign-v0 needs MiniWorld: pip install miniworld ({error})") from error
     except Exception as error:
         # pyglet has an error of its own for each way in which OpenGL can be missing
-        raise RuntimeError(f"MetaSign-v0 needs OpenGL: apt-get install {GL_PACKAGES} ({error})") from error
+        raise RuntimeError(f"{_NEEDS} ({error})") from error
+    try:
+        return open_world(n_shapes)
+    except ImportError as error:
+        # pyglet loads FreeType and fontconfig when MiniWorld makes its first label
+        raise RuntimeError(f"{_NEEDS} ({error})") from error
