@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_dream import DREAM, TrialBatch
-from sb3_dream.common.encoders import running_max, sum_in_rounds, sum_in_steps
+from sb3_dream.common.encoders import RunningMax, sum_in_rounds, sum_in_steps
 from tests.conftest import WITHOUT_LSTMS, collect
 
 
@@ -21,7 +21,7 @@ def test_the_running_maximum_is_that_of_torch(n_steps: int, n_batch: int, n_valu
     generator = th.Generator().manual_seed(seed)
     inputs = th.randint(n_values, (n_steps, n_batch), generator=generator).double().requires_grad_()
     weights = th.rand(n_steps, n_batch, generator=generator, dtype=th.double)
-    peaks, expected = running_max(inputs), inputs.cummax(dim=0).values
+    peaks, expected = RunningMax.apply(inputs), inputs.cummax(dim=0).values
     assert th.equal(peaks, expected)
     (gradient,) = th.autograd.grad((peaks * weights).sum(), inputs)
     (expected_gradient,) = th.autograd.grad((expected * weights).sum(), inputs)

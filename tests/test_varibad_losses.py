@@ -58,7 +58,7 @@ def elbo_by_hand(model: VariBAD, trials: EpisodeBatch) -> tuple[float, float, fl
     rng = np.random.default_rng(0)
     prefixes = rng.integers(trials.lengths.numpy(), size=(3, 5))
     noise = rng.standard_normal((3, 5, policy.latent_dim), dtype=np.float32)
-    sums = np.zeros(3)
+    sums, first = np.zeros(3), th.tensor([0])
     for k, b in np.ndindex(3, 5):
         trial, t = one(trials, b), int(prefixes[k, b])
         n, seen = int(trial.lengths[0]), {key: value[:, 0] for key, value in trial.observations.items()}
@@ -77,10 +77,10 @@ def elbo_by_hand(model: VariBAD, trials: EpisodeBatch) -> tuple[float, float, fl
             told = th.cat([seen[key][i] for key in ("instruction", "exploring", "episode_end")])
             inputs = th.cat([before, told, th.eye(7)[trial.actions[i, 0]]])
             after = one_hot(seen["observation"][i + 1], sizes) if i + 1 < n else th.zeros(len(before))
-            r = policy.reward_decoder(th.cat([inputs, after])[None], m[None, None])[0, 0, 0]
+            r = policy.reward_decoder(th.cat([inputs, after])[None], m[None, None], first)[0, 0, 0]
             sums[0] += 0.5 * (r - trial.rewards[i, 0]).item() ** 2
             if i + 1 < n:
-                predicted = policy.observation_decoder(inputs[None], m[None, None])[0, 0]
+                predicted = policy.observation_decoder(inputs[None], m[None, None], first)[0, 0]
                 for logits, value in zip(predicted.split(sizes), seen["observation"][i + 1], strict=True):
                     sums[1] -= Categorical(logits=logits).log_prob(value).item()
     rewards, observations, kl = sums / 15

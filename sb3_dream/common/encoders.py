@@ -137,14 +137,6 @@ class RunningMax(th.autograd.Function):
         return total
 
 
-def running_max(inputs: th.Tensor) -> th.Tensor:
-    """
-    :param inputs: (T, ...)
-    :return: (T, ...), the maximum of the steps up to each
-    """
-    return RunningMax.apply(inputs)
-
-
 class SequenceEncoder(nn.Module):
     """
     Features of every step, a layer with memory over them, and the peak of each of its outputs so far (AMRL-Max, Beck et al.
@@ -205,7 +197,7 @@ class SequenceEncoder(nn.Module):
         outputs, hidden, cell = self._remember(steps, features, hidden, cell)
         if not self.peaks:
             return th.cat([features, steps.pack(outputs)], dim=-1), (hidden, cell, peak)
-        peaks = th.maximum(outputs if len(outputs) == 1 else running_max(outputs), peak)
+        peaks = th.maximum(outputs if len(outputs) == 1 else RunningMax.apply(outputs), peak)
         memory = (hidden, cell, peaks[-1:])
         if self.peaks_only:
             return steps.pack(peaks), memory

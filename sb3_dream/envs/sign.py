@@ -241,13 +241,12 @@ def load_world(n_shapes: int = 2) -> "SignWorld":
             pyglet.options["headless"] = sys.platform == "linux"  # through EGL, which other systems do not have
             pyglet.options["debug_gl"] = False  # it asks for errors after each call
         from sb3_dream.envs.sign_world import open_world  # noqa: PLC0415
+
+        return open_world(n_shapes)
     except ModuleNotFoundError as error:
         raise RuntimeError(f"MetaSign-v0 needs MiniWorld: pip install miniworld ({error})") from error
+    except RuntimeError:  # of open_world: it says what to do
+        raise
     except Exception as error:
-        # pyglet has an error of its own for each way in which OpenGL can be missing
-        raise RuntimeError(f"{_NEEDS} ({error})") from error
-    try:
-        return open_world(n_shapes)
-    except ImportError as error:
-        # pyglet loads FreeType and fontconfig when MiniWorld makes its first label
+        # pyglet has an error of its own for each way in which OpenGL, FreeType or fontconfig can be missing
         raise RuntimeError(f"{_NEEDS} ({error})") from error

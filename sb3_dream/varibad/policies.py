@@ -33,7 +33,8 @@ def _parts(space: spaces.Space) -> list[tuple[int, bool]]:
 
 class Decoder(nn.Module):
     """
-    An MLP on (inputs, m). What the inputs alone give to its first layer is computed once for all draws of m.
+    An MLP on (inputs, m). What the inputs alone give to its first layer is computed once for all draws of m, and what m gives
+    once for all inputs of its trial.
 
     :param input_dim: width of the inputs
     :param latent_dim: dimension of m
@@ -52,13 +53,14 @@ class Decoder(nn.Module):
         rest = [activation_fn(), *create_mlp(first, output_dim, others, activation_fn)] if net_arch else []
         self.rest = nn.Sequential(*rest)
 
-    def forward(self, inputs: th.Tensor, latent: th.Tensor) -> th.Tensor:
+    def forward(self, inputs: th.Tensor, latent: th.Tensor, trial: th.Tensor) -> th.Tensor:
         """
         :param inputs: (n, input_dim)
-        :param latent: m, (K, n, latent_dim)
+        :param latent: m, (K, B, latent_dim): K draws for each of B trials
+        :param trial: (n,), which of the trials each input is of
         :return: (K, n, output_dim)
         """
-        return self.rest(self.from_inputs(inputs) + self.from_latent(latent))
+        return self.rest(self.from_inputs(inputs) + self.from_latent(latent).index_select(1, trial))
 
 
 class VariBADPolicy(BeliefPolicy):

@@ -224,15 +224,15 @@ class VariBAD(TrialAlgorithm):
         chosen = (prefixes, th.arange(n_trials, device=self.device))  # (K, B)
         noise = self.rng.standard_normal((*shape, policy.latent_dim), dtype=np.float32)
         m = mean[chosen] + (0.5 * logvar[chosen]).exp() * th.as_tensor(noise, device=self.device)
-        m = m[:, steps.index % n_trials]  # (K, n, Z): the whole trial from each prefix
+        trial = steps.index % n_trials  # the whole trial is predicted from each prefix
 
         before = policy.flat_observations(steps)
         after = steps.pack(steps.pad(before)[1:])  # zeros where a trial ends
         told = [pack_flat(trials.observations[key], steps.index) for key in CONDITIONS]
         actions = F.one_hot(pack(trials.actions, steps.index), int(self.action_space.n))  # type: ignore[attr-defined]
         inputs = th.cat([before, *told, actions.float()], dim=-1)
-        predicted_rewards = policy.reward_decoder(th.cat([inputs, after], dim=-1), m).squeeze(-1)
-        predicted = policy.observation_decoder(inputs, m)
+        predicted_rewards = policy.reward_decoder(th.cat([inputs, after], dim=-1), m, trial).squeeze(-1)
+        predicted = policy.observation_decoder(inputs, m, trial)
         is_seen = steps.pack(trials.action_mask[1:])
         reward_errors = (predicted_rewards - pack(trials.rewards, steps.index)).pow(2)
         errors = policy.observation_loss(predicted, after) * is_seen
