@@ -188,7 +188,10 @@ class TrialExperimentManager(ExperimentManager):
 
 def _make_test_env(env_id: str, **kwargs: Any) -> VecEnv:
     """rl_zoo3's, on the problems that the model was evaluated on, unless ``--env-kwargs`` says otherwise."""
-    kwargs["env_kwargs"] = {**kwargs["hyperparams"].get("eval_env_kwargs", {}), **kwargs["env_kwargs"]}
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--env-kwargs", nargs="+", action=StoreDict, default={})
+    args, _ = parser.parse_known_args()  # in ``kwargs`` it stands with those of training
+    kwargs["env_kwargs"] |= {**kwargs["hyperparams"].get("eval_env_kwargs", {}), **args.env_kwargs}
     return create_test_env(env_id, **kwargs)
 
 

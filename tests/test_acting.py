@@ -119,7 +119,7 @@ def test_stepwise_and_batched_trajectory_decoder_agree(policy_kwargs: dict[str, 
     for observation in stored_rows(model):
         _, state = model.predict(observation, state=state, deterministic=True)
         guesses.append(state[-1][0])
-    table = buffer._table[buffer._whole_trials()]
+    table = buffer._table[buffer._whole()]
     batch = buffer.batch(table, np.ones(len(table), dtype=int))
     with th.no_grad():
         steps = model.policy.steps(batch.exploration.observations, batch.exploration.prefix_mask)

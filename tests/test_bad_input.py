@@ -232,10 +232,31 @@ def test_probabilities_must_be_between_0_and_1(argument: str, value: float) -> N
         dream(**{argument: value})
 
 
-@pytest.mark.parametrize("batch_size", [0, -1])
-def test_an_empty_batch(batch_size: int) -> None:
-    """Its mean would be NaN, and so all weights."""
-    with pytest.raises(ValueError, match=f"batch_size must be at least one trial, got {batch_size}"):
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_a_norm_of_gradients_that_turns_them_round(value: float) -> None:
+    """Gradients are scaled with it: below zero each update would make the loss larger."""
+    with pytest.raises(ValueError, match=f"max_grad_norm must be above 0 .*, got {value}"):
+        dream(max_grad_norm=value)
+
+
+@pytest.mark.parametrize("argument", ["encoder_weight_decay", "decoder_weight_decay"])
+def test_a_weight_decay_that_lets_weights_grow(argument: str) -> None:
+    """torch looks at that of the optimizer only."""
+    with pytest.raises(ValueError, match=f"{argument} must be finite and at least 0, got -5.0"):
+        dream(policy_kwargs={argument: -5.0})
+
+
+def test_what_reset_returns_is_no_observation() -> None:
+    """The most common mistake with SB3's predict, as in SB3 an error that says so."""
+    model = dream()
+    with pytest.raises(ValueError, match=r"observation is a tuple: .*obs, info = env\.reset\(\)"):
+        model.predict(gym.make("MetaMap-v0").reset())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 8.0])
+def test_a_batch_of_no_whole_number(batch_size: int) -> None:
+    """The mean of nothing is NaN, and so all weights would be; and 8.0 would fail after the warm-up only."""
+    with pytest.raises(ValueError, match=f"batch_size must be a whole number of at least 1, got {batch_size}"):
         dream(batch_size=batch_size)
 
 

@@ -178,7 +178,7 @@ def test_acting_and_learning_remember_the_same(n_lstm_layers: int) -> None:
         q, state, _ = model.policy.predict_q_values(observation, state)
         q_values.append(q)
         guesses.append(state[-1][0])
-    table = buffer._table[buffer._whole_trials()]
+    table = buffer._table[buffer._whole()]
     batch = buffer.batch(table, np.ones(len(table), dtype=int)).exploration
     with th.no_grad():
         steps = model.policy.steps(batch.observations, batch.prefix_mask)

@@ -19,7 +19,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
-from sb3_dream import DREAM, TrialEnv
+from sb3_dream import DREAM, TrialEnv, VariBAD
 from tests.test_saving import assert_same_parameters, make_env, make_model
 
 
@@ -145,6 +145,13 @@ def test_a_replay_buffer_that_does_not_fit(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=rf"replay\.pkl does not fit the model: its {name} is .* but must be"):
             other.load_replay_buffer(tmp_path / "replay.pkl")
         assert other.replay_buffer is untouched
+
+
+def test_a_replay_buffer_of_another_kind(tmp_path: Path) -> None:
+    """VariBAD learns from whole episodes, and DREAM's buffer gives inner ones: its first update would fail."""
+    make_model().learn(300).save_replay_buffer(tmp_path / "replay.pkl")
+    with pytest.raises(ValueError, match=r"replay\.pkl holds a TrialReplayBuffer, not a EpisodeReplayBuffer"):
+        VariBAD("MlpPolicy", make_env(), device="cpu").load_replay_buffer(tmp_path / "replay.pkl")
 
 
 def test_a_replay_buffer_file_that_is_none(tmp_path: Path) -> None:

@@ -168,12 +168,12 @@ def test_what_goes_in_comes_out(plan: FamilyPlan, n_envs: int, n_steps: int, dat
     buffer = recorder.buffer
     recorder.run(n_steps)
     whole = {(trial.env, trial.first_row): trial for trial in recorder.whole_trials()}
-    assert buffer.n_trials == len(whole)
+    assert buffer.n_episodes == len(whole)
     if not whole:
         with pytest.raises(ValueError, match="No whole trial"):
             buffer.sample(4)
         return
-    table = buffer._table[buffer._whole_trials()]
+    table = buffer._table[buffer._whole()]
     trials = [whole.pop((int(row["env"]), int(row["start"]))) for row in table]
     assert not whole
     for episode in range(1, plan.n_execution_episodes + 1):
@@ -232,8 +232,8 @@ def test_every_trial_is_drawn_equally_often() -> None:
     n_draws = 40_000
     batch = recorder.buffer.sample(n_draws, rng=np.random.default_rng(0))
     counts = np.unique(batch.problem_ids.numpy(), return_counts=True)[1]
-    expected = n_draws / recorder.buffer.n_trials
-    assert len(counts) == recorder.buffer.n_trials == len(recorder.trials)
+    expected = n_draws / recorder.buffer.n_episodes
+    assert len(counts) == recorder.buffer.n_episodes == len(recorder.trials)
     chi_square = ((counts - expected) ** 2 / expected).sum()
     assert chi_square < 2.5 * len(counts)  # its mean is len(counts) - 1
 
@@ -263,9 +263,9 @@ def test_the_table_of_trials_makes_room() -> None:
     recorder = make_recorder(plan, n_envs=3, rows=150)
     for n_steps in (100, 150, 200, 333, 500):
         recorder.run(n_steps)
-        table = recorder.buffer._table[recorder.buffer._whole_trials()]
+        table = recorder.buffer._table[recorder.buffer._whole()]
         whole = {(trial.env, trial.first_row): trial for trial in recorder.whole_trials()}
-        assert recorder.buffer.n_trials == len(whole) > 60
+        assert recorder.buffer.n_episodes == len(whole) > 60
         trials = [whole.pop((int(row["env"]), int(row["start"]))) for row in table]
         assert_batch(recorder.buffer.batch(table, np.ones(len(table), dtype=int)), trials, [1] * len(table), 1)
 
@@ -289,7 +289,7 @@ def test_pickle_round_trip() -> None:
     recorder.buffer = copy
     while len(recorder.trials) < 30:
         recorder.step()
-    table = copy._table[copy._whole_trials()]
+    table = copy._table[copy._whole()]
     by_place = {(trial.env, trial.first_row): trial for trial in recorder.trials}
     trials = [by_place[int(row["env"]), int(row["start"])] for row in table]
     assert_batch(copy.batch(table, np.ones(len(table), dtype=int)), trials, [1] * len(table), 1)
@@ -299,7 +299,7 @@ def test_reset_forgets_everything() -> None:
     """A trial that survived reset() would point at rows that are written anew."""
     recorder = numbered_recorder()
     recorder.buffer.reset()
-    assert recorder.buffer.n_trials == 0
+    assert recorder.buffer.n_episodes == 0
     with pytest.raises(ValueError, match="No whole trial"):
         recorder.buffer.sample(1)
 
@@ -310,12 +310,12 @@ def test_unfinished_trials_can_be_dropped() -> None:
     recorder = make_recorder(plan, n_envs=2, rows=200)
     while len(recorder.trials) < 6 or not all(recorder.running):
         recorder.step()
-    recorder.buffer.drop_unfinished_trials()
+    recorder.buffer.drop_unfinished_episodes()
     recorder.running = [[], []]
     recorder.observations = [env.reset()[0] for env in recorder.envs]
     while len(recorder.trials) < 12:
         recorder.step()
-    table = recorder.buffer._table[recorder.buffer._whole_trials()]
+    table = recorder.buffer._table[recorder.buffer._whole()]
     by_place = {(trial.env, trial.first_row): trial for trial in recorder.trials}
     trials = [by_place[int(row["env"]), int(row["start"])] for row in table]
     assert len(trials) == 12

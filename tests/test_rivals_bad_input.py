@@ -36,7 +36,7 @@ def test_import_needs_the_problem_id() -> None:
 @pytest.mark.parametrize(
     ("argument", "value", "message"),
     [
-        ("batch_size", 0, "batch_size must be at least one trial, got 0"),
+        ("batch_size", 0, "batch_size must be a whole number of at least 1, got 0"),
         ("buffer_size", 100, "buffer_size of 100 steps is smaller than one batch of 64 trials"),
         ("gamma", 1.1, "gamma must be between 0 and 1, got 1.1"),
     ],
@@ -108,3 +108,9 @@ def test_varibad_goes_on_with_longer_trials() -> None:
     model = made(VariBAD, make_vec_env("MetaBandit-v0", env_kwargs={"n_arms": 4}))
     model.set_env(make_vec_env("MetaBandit-v0", env_kwargs={"n_arms": 4, "n_execution_episodes": 2}))
     model.learn(60)
+
+
+def test_varibad_needs_room_for_whole() -> None:
+    """What is left of a trial that is too long would be learned from as if the trial began there."""
+    with pytest.raises(ValueError, match=r"A trial of \d+ steps does not fit: buffer_size holds 8 steps for each environment"):
+        made(VariBAD, make_vec_env("MetaMap-v0", n_envs=8), buffer_size=64, batch_size=8, learning_starts=0).learn(1000)

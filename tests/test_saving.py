@@ -93,6 +93,35 @@ def test_a_loaded_model_acts_the_same(trained: DREAM, path: Path) -> None:
     assert not unwanted & set(data), "hidden states and second copies of the weights have no place in the file"
 
 
+def test_load_takes_the_users_own_arguments(path: Path) -> None:
+    """As SB3's: policy_kwargs must be those that the model was made with, and arguments of the buffer can be others. What the
+    model has learned of the environment is not the user's to repeat."""
+    policy_kwargs = {"net_arch": [16], "lstm_hidden_size": 8, "embedding_dim": 4}
+    make_model(policy_kwargs=dict(policy_kwargs)).save(path)
+    loaded = DREAM.load(path, device="cpu", policy_kwargs=dict(policy_kwargs), replay_buffer_kwargs={"random_shift": 0})
+    assert loaded.policy_kwargs == policy_kwargs
+    assert loaded.replay_buffer is not None
+    assert loaded.replay_buffer.problem_space == loaded.policy.problem_space
+    with pytest.raises(ValueError, match="policy kwargs do not equal the stored"):
+        DREAM.load(path, device="cpu", policy_kwargs={"net_arch": [32]})
+    with pytest.raises(ValueError, match="n_execution_episodes of the environment is 2, but must be 1"):
+        DREAM.load(path, env=make_env(n_execution_episodes=2), device="cpu")
+
+
+def test_figures_of_the_phases_are_of_the_same_trials_as_those_of_sb3(path: Path) -> None:
+    """Both windows come back from a file, and begin anew with a new run: else two figures of one log would be of other
+    trials."""
+    model = make_model().learn(300)
+    n_trials = len(model.ep_info_buffer)  # type: ignore[arg-type]
+    model.save(path)
+    loaded = DREAM.load(path, env=make_env(), device="cpu")
+    assert len(model._trial_figures) == len(loaded._trial_figures) == n_trials > 3  # type: ignore[arg-type]
+    loaded.learn(30, reset_num_timesteps=False)
+    assert len(loaded._trial_figures) == len(loaded.ep_info_buffer) >= n_trials  # type: ignore[arg-type]
+    loaded.learn(30)
+    assert len(loaded._trial_figures) == len(loaded.ep_info_buffer) < n_trials  # type: ignore[arg-type]
+
+
 def test_a_loaded_model_evaluates_on_another_number_of_environments(trained: DREAM, path: Path) -> None:
     """Trained on 3, used on 1."""
     trained.save(path)
@@ -126,10 +155,10 @@ def test_learning_can_be_called_twice() -> None:
     """Warm-up does not come again, ε goes on, and the buffer is kept."""
     model = make_model().learn(600)
     assert model.replay_buffer is not None
-    n_rows, n_trials = model.replay_buffer.n_rows, model.replay_buffer.n_trials
+    n_rows, n_trials = model.replay_buffer.n_rows, model.replay_buffer.n_episodes
     model.learn(600, reset_num_timesteps=False)
     assert model.replay_buffer.n_rows == 2 * n_rows
-    assert model.replay_buffer.n_trials > n_trials
+    assert model.replay_buffer.n_episodes > n_trials
 
 
 def test_save_and_load_replay_buffer(trained: DREAM, tmp_path: Path) -> None:
@@ -140,13 +169,13 @@ def test_save_and_load_replay_buffer(trained: DREAM, tmp_path: Path) -> None:
     ours, theirs = trained.replay_buffer, model.replay_buffer
     assert ours is not None
     assert isinstance(theirs, TrialReplayBuffer)
-    assert theirs.n_trials == ours.n_trials > 10
+    assert theirs.n_episodes == ours.n_episodes > 10
     first, second = (buffer.sample(16, rng=np.random.default_rng(0)) for buffer in (ours, theirs))
     assert th.equal(first.execution.rewards, second.execution.rewards)
     assert th.equal(first.exploration.observations["observation"], second.exploration.observations["observation"])
-    n_trials = theirs.n_trials
+    n_trials = theirs.n_episodes
     model.learn(300)
-    assert theirs.n_trials > n_trials
+    assert theirs.n_episodes > n_trials
     assert_consistent(theirs)
 
 
@@ -159,14 +188,14 @@ def test_a_replay_buffer_in_memory(trained: DREAM) -> None:
     model.load_replay_buffer(file)
     assert model.replay_buffer is not None
     assert trained.replay_buffer is not None
-    assert model.replay_buffer.n_trials == trained.replay_buffer.n_trials
+    assert model.replay_buffer.n_episodes == trained.replay_buffer.n_episodes
 
 
 def assert_consistent(buffer: TrialReplayBuffer) -> None:
     """Every transition stored is one that the map allows: the flags fit together, the action that was taken is the previous
     action of the next row, and one step goes no further than one cell unless a bus was ridden."""
     batches = []
-    table = buffer._table[buffer._whole_trials()]
+    table = buffer._table[buffer._whole()]
     assert len(table) > 5
     for trial in table:
         rows = (int(trial["start"]) + np.arange(int(trial["ends"][-1]))) % buffer.buffer_size

@@ -128,7 +128,16 @@ class EpisodeReplayBuffer(ReplayBuffer):
     @property
     def n_episodes(self) -> int:
         """Number of finished episodes that are still there from their beginning to their end."""
-        return int(np.count_nonzero(self._table["start"][: self._n_table] >= self.n_rows - self.buffer_size))
+        return len(self._whole())
+
+    @property
+    def n_steps_under_way(self) -> np.ndarray:
+        """(n_envs,), how many steps the episode under way has so far."""
+        return self.n_rows - self._episode_start
+
+    def _whole(self) -> np.ndarray:
+        """Places in the table of the finished episodes whose every row is still there."""
+        return np.flatnonzero(self._table["start"][: self._n_table] >= self.n_rows - self.buffer_size)
 
     def drop_unfinished_episodes(self) -> None:
         """Forget the episodes under way: what comes next is the first step of a new one in each environment."""

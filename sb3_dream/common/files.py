@@ -97,6 +97,6 @@ def load_pickle(path: PathOrFile, wanted: type) -> Any:
     except Exception as error:  # pickle has many ways to say that it cannot go on
         what = "was cut short" if isinstance(error, EOFError | pickle.UnpicklingError) else "is of another version"
         raise ValueError(f"{path} is not a {wanted.__name__}, or {what}: {error}") from error
-    if not isinstance(loaded, wanted):
+    if type(loaded) is not wanted:  # a subclass may sample something else
         raise ValueError(f"{path} holds a {type(loaded).__name__}, not a {wanted.__name__}")
     return loaded

@@ -66,6 +66,8 @@ class RecurrentOffPolicyAlgorithm(SafelySaved):
         **kwargs: Any,
     ):
         check_whole(1, exploration_duration=exploration_duration)
+        if not max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm must be above 0 (infinity for any), got {max_grad_norm}")
         check_range(
             0.0,
             1.0,

@@ -207,8 +207,13 @@ class RecurrentPolicy(BasePolicy):
         :param state: from the call before; None at the start
         :param episode_start: (B,), whether a new episode starts
         :return: Q-values (B, n_actions), the new state, and whether the observation was of several environments
-        :raises ValueError: if the state is of another number of environments
+        :raises ValueError: if the state is of another number of environments, or the observation is what ``reset`` returns
         """
+        if isinstance(observation, tuple):  # type: ignore[unreachable]  # nobody checks types in a notebook
+            raise ValueError(
+                "observation is a tuple: Gymnasium's reset returns (observation, info), of which predict wants the first "
+                "(obs, info = env.reset()); that of a VecEnv returns observations alone"
+            )
         if self.training:
             self.set_training_mode(False)
         tensors, vectorized = self.obs_to_tensor(observation)

@@ -12,7 +12,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import safe_mean
 
-from sb3_dream.common.checks import check_ended
+from sb3_dream.common.checks import check_ended, check_whole
 from sb3_dream.common.losses import UpdateLosses
 from sb3_dream.common.off_policy import RecurrentOffPolicyAlgorithm
 from sb3_dream.common.policies import RecurrentPolicy
@@ -51,11 +51,13 @@ class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
         batch_size: int,
         **kwargs: Any,
     ):
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least one trial, got {batch_size}")
+        check_whole(1, batch_size=batch_size)
         # a trial takes at least 3 steps: explore, between episodes, execute
         if buffer_size < 3 * batch_size:
             raise ValueError(f"buffer_size of {buffer_size} steps is smaller than one batch of {batch_size} trials")
+        #: what the networks and the buffer were made for: arguments that they get beside the user's
+        self._trial_traits: dict[str, Any] = {}
+        self._trial_figures: deque[dict[str, float]] | None = None
         super().__init__(policy, env, learning_rate, buffer_size=buffer_size, batch_size=batch_size, **kwargs)
 
     def _check_trials(self) -> None:
@@ -70,21 +72,16 @@ class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
             )
         if not self._uses_problem_id:
             return
-        for name, settings in {
-            "problem_space": (self.policy_kwargs, self.replay_buffer_kwargs),
-            "n_exploration_episodes": (self.replay_buffer_kwargs,),
-            "n_execution_episodes": (self.replay_buffer_kwargs,),
-        }.items():
+        for name in ("problem_space", "n_exploration_episodes", "n_execution_episodes"):
             first, *others = self.env.get_attr(name)
-            wanted = settings[0].get(name, first)  # what the networks and the buffer were made for
+            wanted = self._trial_traits.get(name, first)
             for value in [first, *others]:
                 if value != wanted:
                     raise ValueError(
                         f"{name} of the environment is {value}, but must be {wanted} as in the model and everywhere "
                         "(an argument of TrialEnv)"
                     )
-            for kwargs in settings:
-                kwargs[name] = wanted
+            self._trial_traits[name] = wanted
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """
@@ -105,11 +102,16 @@ class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
     def _setup_model(self) -> None:
         if self.env is not None:
             self._check_trials()
+        users = self.policy_kwargs, self.replay_buffer_kwargs
+        of_policy = {name: value for name, value in self._trial_traits.items() if name == "problem_space"}
+        self.policy_kwargs, self.replay_buffer_kwargs = users[0] | of_policy, users[1] | self._trial_traits
         super()._setup_model()
-        self._trial_infos: deque[dict[str, Any]] = deque(maxlen=self._stats_window_size)
+        self.policy_kwargs, self.replay_buffer_kwargs = users  # which SB3's load compares with what it is given
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         result = super()._setup_learn(*args, **kwargs)
+        if self._trial_figures is None or self.num_timesteps == 0:  # as SB3's ep_info_buffer
+            self._trial_figures = deque(maxlen=self._stats_window_size)
         self._problem_ids: list[Any] = [None] * self.n_envs
         return result
 
@@ -137,9 +139,17 @@ class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
                 ) from error
         ended = np.flatnonzero(dones)
         for env in ended:
-            check_ended(infos[env], f" in environment {env}")
+            self._check_trial(int(env), infos[env])
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-        self._trial_infos.extend(infos[env] for env in ended)
+        assert self._trial_figures is not None
+        for info in [infos[env] for env in ended]:
+            figures = {"exploration_length": info["exploration_length"]}
+            figures |= {f"execution_{name}": info[f"execution_{name}s"].mean() for name in ("length", "return")}
+            self._trial_figures.append(figures)
+
+    def _check_trial(self, env: int, info: dict[str, Any]) -> None:
+        """What can be wrong with the trial that ``env`` has just ended."""
+        check_ended(info, f" in environment {env}")
 
     @abstractmethod
     def _sample(self, batch_size: int) -> Any:
@@ -183,15 +193,10 @@ class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
 
     def dump_logs(self) -> None:
         """Write log data, per phase too."""
-        if self._trial_infos:
-            self.logger.record("rollout/exploration_length", safe_mean([i["exploration_length"] for i in self._trial_infos]))
-            self.logger.record(
-                "rollout/execution_length", safe_mean([i["execution_lengths"].mean() for i in self._trial_infos])
-            )
-            self.logger.record(
-                "rollout/execution_return", safe_mean([i["execution_returns"].mean() for i in self._trial_infos])
-            )
+        if trials := self._trial_figures:
+            for name in trials[0]:
+                self.logger.record(f"rollout/{name}", safe_mean([figures[name] for figures in trials]))
         super().dump_logs()
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_problem_ids", "_trial_infos"]
+        return [*super()._excluded_save_params(), "_problem_ids"]

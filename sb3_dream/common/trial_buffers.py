@@ -79,17 +79,6 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
         n_episodes = self.n_exploration_episodes + self.n_execution_episodes
         return [self._ends_field(n_episodes), ("problem_id", problem, self.problem_space.shape)]
 
-    @property
-    def n_trials(self) -> int:
-        """Number of whole trials that can be sampled."""
-        return len(self._whole_trials())
-
-    def _whole_trials(self) -> np.ndarray:
-        """Places in the table of the trials whose every row is still there."""
-        return np.flatnonzero(self._table["start"][: self._n_table] >= self.n_rows - self.buffer_size)
-
-    drop_unfinished_trials = EpisodeReplayBuffer.drop_unfinished_episodes
-
     def _entry(self, start: int, env: int, info: dict[str, Any]) -> tuple:
         length = self.n_rows - start
         if "problem_id" not in info:
@@ -152,7 +141,7 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
 
     def _draw(self, batch_size: int, rng: np.random.Generator) -> np.ndarray:
         """Rows of the table, drawn from those of whole trials."""
-        whole = self._whole_trials()
+        whole = self._whole()
         if len(whole) == 0:
             raise ValueError("No whole trial to sample from yet")
         return self._table[whole[rng.integers(len(whole), size=batch_size)]]

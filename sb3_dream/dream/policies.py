@@ -3,13 +3,14 @@
 from copy import deepcopy
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
-from sb3_dream.common.checks import check_widths
+from sb3_dream.common.checks import check_range, check_widths
 from sb3_dream.common.encoders import Memory, SequenceEncoder, Steps, pack_flat
 from sb3_dream.common.networks import ProblemEncoder, RecurrentQNetwork, TrajectoryDecoder
 from sb3_dream.common.policies import RecurrentPolicy
@@ -124,6 +125,7 @@ class DREAMPolicy(RecurrentPolicy):
             optimizer_kwargs=optimizer_kwargs,
         )
         check_widths(embedding_dim=embedding_dim, problem_hidden_dim=problem_hidden_dim)
+        check_range(0.0, np.inf, encoder_weight_decay=encoder_weight_decay, decoder_weight_decay=decoder_weight_decay)
         self._check_is_of_trials()
         self.problem_space = problem_space
         self.embedding_dim = embedding_dim
