@@ -188,10 +188,12 @@ class TrialExperimentManager(ExperimentManager):
 
 def _make_test_env(env_id: str, **kwargs: Any) -> VecEnv:
     """rl_zoo3's, on the problems that the model was evaluated on, unless ``--env-kwargs`` says otherwise."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--env")
     parser.add_argument("--env-kwargs", nargs="+", action=StoreDict, default={})
-    args, _ = parser.parse_known_args()  # in ``kwargs`` it stands with those of training
-    kwargs["env_kwargs"] |= {**kwargs["hyperparams"].get("eval_env_kwargs", {}), **args.env_kwargs}
+    args, _ = parser.parse_known_args()  # in ``kwargs`` they stand with those of training
+    evaluated = kwargs["hyperparams"].get("eval_env_kwargs", kwargs["env_kwargs"])
+    kwargs["env_kwargs"] = {**evaluated, **args.env_kwargs}
     return create_test_env(env_id, **kwargs)
 
 

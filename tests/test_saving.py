@@ -102,6 +102,8 @@ def test_load_takes_the_users_own_arguments(path: Path) -> None:
     assert loaded.policy_kwargs == policy_kwargs
     assert loaded.replay_buffer is not None
     assert loaded.replay_buffer.problem_space == loaded.policy.problem_space
+    with pytest.raises(ValueError, match="n_execution_episodes of the environment is 1, but must be 3"):
+        make_model(replay_buffer_kwargs={"n_execution_episodes": 3})
     with pytest.raises(ValueError, match="policy kwargs do not equal the stored"):
         DREAM.load(path, device="cpu", policy_kwargs={"net_arch": [32]})
     with pytest.raises(ValueError, match="n_execution_episodes of the environment is 2, but must be 1"):

@@ -99,14 +99,14 @@ def test_normalised_models(call: Call) -> None:
 
 
 def test_enjoy_plays_what_was_evaluated(call: Call) -> None:
-    """Where training has the same argument with another value, enjoy used to take training's."""
+    """``--eval-env-kwargs`` replaces training's arguments in evaluation; enjoy used to mix them."""
     model = "--algo dream --env MetaBandit-v0"
     call(
-        f"train {model} -n 80 --eval-freq -1 --device cpu --env-kwargs n_execution_episodes:1 "
-        "--eval-env-kwargs n_execution_episodes:2 split:\"'test'\""
+        f"train {model} -n 80 --eval-freq -1 --device cpu --env-kwargs n_execution_episodes:2 "
+        "--eval-env-kwargs split:\"'test'\""
     )
-    assert "Mean episode length: 5.00" in call(f"enjoy {model} --no-render -n 30 --device cpu")
-    last = call(f"enjoy {model} --no-render -n 30 --device cpu --env-kwargs n_execution_episodes:3")
+    assert "Mean episode length: 3.00" in call(f"enjoy {model} --no-render -n 30 --device cpu")
+    last = call(f"enjoy {model} --no-render -n 30 --device cpu --env-kw n_execution_episodes:3")
     assert "Mean episode length: 7.00" in last, "the command line has the last word"
 
 

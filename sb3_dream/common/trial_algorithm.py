@@ -74,7 +74,8 @@ class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
             return
         for name in ("problem_space", "n_exploration_episodes", "n_execution_episodes"):
             first, *others = self.env.get_attr(name)
-            wanted = self._trial_traits.get(name, first)
+            # the buffer's: of a user who has given them, and in files of before
+            wanted = self._trial_traits.get(name, self.replay_buffer_kwargs.get(name, first))
             for value in [first, *others]:
                 if value != wanted:
                     raise ValueError(
@@ -102,11 +103,13 @@ class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
     def _setup_model(self) -> None:
         if self.env is not None:
             self._check_trials()
-        users = self.policy_kwargs, self.replay_buffer_kwargs
-        of_policy = {name: value for name, value in self._trial_traits.items() if name == "problem_space"}
-        self.policy_kwargs, self.replay_buffer_kwargs = users[0] | of_policy, users[1] | self._trial_traits
+        policy_kwargs, buffer_kwargs = self.policy_kwargs, self.replay_buffer_kwargs
+        if "problem_space" in self._trial_traits:
+            self.policy_kwargs = {**policy_kwargs, "problem_space": self._trial_traits["problem_space"]}
+        self.replay_buffer_kwargs = {**buffer_kwargs, **self._trial_traits}
         super()._setup_model()
-        self.policy_kwargs, self.replay_buffer_kwargs = users  # which SB3's load compares with what it is given
+        # the user's own, which SB3's load compares with what it is given
+        self.policy_kwargs, self.replay_buffer_kwargs = policy_kwargs, buffer_kwargs
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         result = super()._setup_learn(*args, **kwargs)
@@ -139,17 +142,13 @@ class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
                 ) from error
         ended = np.flatnonzero(dones)
         for env in ended:
-            self._check_trial(int(env), infos[env])
+            check_ended(infos[env], f" in environment {env}")
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         assert self._trial_figures is not None
         for info in [infos[env] for env in ended]:
             figures = {"exploration_length": info["exploration_length"]}
             figures |= {f"execution_{name}": info[f"execution_{name}s"].mean() for name in ("length", "return")}
             self._trial_figures.append(figures)
-
-    def _check_trial(self, env: int, info: dict[str, Any]) -> None:
-        """What can be wrong with the trial that ``env`` has just ended."""
-        check_ended(info, f" in environment {env}")
 
     @abstractmethod
     def _sample(self, batch_size: int) -> Any:

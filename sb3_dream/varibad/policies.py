@@ -60,7 +60,8 @@ class Decoder(nn.Module):
         :param trial: (n,), which of the trials each input is of
         :return: (K, n, output_dim)
         """
-        return self.rest(self.from_inputs(inputs) + self.from_latent(latent).index_select(1, trial))
+        # not index_select: on a GPU it adds up its gradients in another order each time
+        return self.rest(self.from_inputs(inputs) + self.from_latent(latent)[:, trial])
 
 
 class VariBADPolicy(BeliefPolicy):

@@ -177,16 +177,16 @@ class VariBAD(TrialAlgorithm):
         if _init_setup_model:
             self._setup_model()
 
-    def _check_trial(self, env: int, info: dict[str, Any]) -> None:
-        super()._check_trial(env, info)
+    def _store_transition(self, *args: Any, **kwargs: Any) -> None:
         buffer = self.replay_buffer
         assert buffer is not None
-        length = buffer.n_steps_under_way[env] + 1
-        if length >= buffer.buffer_size:  # a window has a row after it
+        longest = buffer.n_steps_under_way.max() + 1
+        if longest >= buffer.buffer_size:  # a window has a row after it
             raise ValueError(
-                f"A trial of {length} steps does not fit: buffer_size holds {buffer.buffer_size} steps for each environment, "
-                "and must hold one more than the longest trial"
+                f"A trial of {longest} steps or more does not fit: buffer_size holds {buffer.buffer_size} steps for each "
+                "environment, and must hold one more than the longest trial"
             )
+        super()._store_transition(*args, **kwargs)
 
     def _sample(self, batch_size: int) -> EpisodeBatch:
         assert self.replay_buffer is not None
