@@ -110,7 +110,7 @@ def test_varibad_goes_on_with_longer_trials() -> None:
     model.learn(60)
 
 
-def test_varibad_needs_room_for_whole() -> None:
+def test_varibad_needs_room_for_whole_trials() -> None:
     """What is left of a trial that is too long would be learned from as if the trial began there."""
     with pytest.raises(ValueError, match=r"A trial of 8 steps or more does not fit: buffer_size holds 8 steps for each envir"):
         made(VariBAD, make_vec_env("MetaMap-v0", n_envs=8), buffer_size=64, batch_size=8, learning_starts=0).learn(1000)

@@ -26,7 +26,6 @@ PALE, COLOURLESS = 140, 2
 SIGN_PIXELS = 24
 
 GL_PACKAGES = "libegl1 libgl1 libglu1-mesa libgl1-mesa-dri libfreetype6 libfontconfig1"
-_NEEDS = f"MetaSign-v0 needs OpenGL: apt-get install {GL_PACKAGES}"
 
 
 class SignEnv(gym.Env[Any, Any]):
@@ -249,4 +248,4 @@ def load_world(n_shapes: int = 2) -> "SignWorld":
         raise
     except Exception as error:
         # pyglet has an error of its own for each way in which OpenGL, FreeType or fontconfig can be missing
-        raise RuntimeError(f"{_NEEDS} ({error})") from error
+        raise RuntimeError(f"MetaSign-v0 needs OpenGL: apt-get install {GL_PACKAGES} ({error})") from error
