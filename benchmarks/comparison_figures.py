@@ -54,7 +54,7 @@ def plot_family(family: Family, path: Path) -> None:
             x, colour = curve.x / divisor, COLOURS[algo]
             seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
             on_top = 2.5 if algo == OURS else 2.0
-            axis.plot(x, curve.value, color=colour, linewidth=1.6, zorder=on_top, label=f"{NAMES[algo]}, {seeds}")
+            axis.plot(x, curve.value, color=colour, linewidth=1.6, zorder=on_top, label=f"{family.label(algo)}, {seeds}")
             axis.fill_between(x, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
         if len(family.runs) % 2:
             axis.plot([], [], alpha=0.0, label=" ")  # the limits have a column of the legend for themselves

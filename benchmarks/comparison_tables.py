@@ -56,7 +56,7 @@ def _returns(families: Sequence[Family]) -> str:
             rows.append(
                 [
                     family.title,
-                    NAMES[algo],
+                    family.label(algo),
                     str(len(runs)),
                     _interval(interquartile_means([returns])[0], 3),
                     f"{min(returns):.3f}",
@@ -88,7 +88,7 @@ def _times(families: Sequence[Family]) -> str:
     for family in families:
         for algo, runs in family.runs.items():
             cells = [cell for limit in thresholds(family) for cell in _when(reached(family, algo, limit), len(runs))]
-            rows.append([family.title, NAMES[algo], str(len(runs)), *cells])
+            rows.append([family.title, family.label(algo), str(len(runs)), *cells])
     kinds = ["steps", "core time", "wall clock"]
     header = [f"{limit}: {kind}" for limit in ("above no exploration", "95 % of the optimum") for kind in kinds]
     return _table(["family", "algorithm", "n seeds", *header], rows)
@@ -103,7 +103,7 @@ def _control(family: Family) -> str:
         when = _when(reached(family, algo, COMPETENT * family.optimum), len(runs))
         rows.append(
             [
-                NAMES[algo],
+                family.label(algo),
                 str(len(runs)),
                 ", ".join(f"{share:.1%}" for share in shares),
                 f"{np.median(shares):.1%}",
@@ -171,7 +171,7 @@ def write_page(comparison: Comparison, unfinished: Sequence[str], results: Path)
     parts = [
         "Score of a run: the mean of its last five evaluations. Intervals are of 95 %, from a bootstrap over the seeds of each"
         " family ([rliable](https://github.com/google-research/rliable)); *n* is the number of seeds, and the interval of a"
-        " single one says nothing. Time is of one core, evaluation left out."
+        " single one says nothing. Time is of one core (which waits for the GPU where there is one), evaluation left out."
     ]
     if unfinished:
         parts.append(f"Left out, for they are not finished: {', '.join(f'`{name}`' for name in unfinished)}.")

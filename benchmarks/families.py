@@ -106,6 +106,14 @@ class Family:
         """
         return self.split == ("train" if "train" in self._record["optimum"] else "test")
 
+    def label(self, algo: str) -> str:
+        """
+        :param algo: one of ``runs``
+        :return: its name, and whether its time is another than that of one core
+        """
+        on_gpu = any(run.get("device", "cpu") != "cpu" for run in self.runs[algo])
+        return NAMES[algo] + " on a GPU" * on_gpu
+
     def returns(self, algo: str) -> np.ndarray:
         """
         :param algo: one of ``runs``

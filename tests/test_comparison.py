@@ -188,6 +188,16 @@ def test_the_control_is_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not (tmp_path / "comparison" / "aggregate.png").exists()
 
 
+def test_a_run_on_a_gpu_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its seconds beside those of one core would look like another algorithm's speed."""
+    write_run(tmp_path, "dream", "MetaMap-v0", 0, [0.8] * 6)
+    for seed, device in enumerate(("cpu", "cuda")):
+        path = write_run(tmp_path, "varibad", "MetaMap-v0", seed, [0.3] * 6).with_suffix(".json")
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf8")) | {"device": device}), encoding="utf8")
+        page = run_report(tmp_path, monkeypatch)
+        assert len(rows_of(page, "map | VariBAD on a GPU |")) == (2 if device == "cuda" else 0)
+
+
 def test_throughput_goes_by_processor_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that does other things as well, the wall clock measures those."""
     for algo in ("import", "varibad"):
