@@ -35,6 +35,11 @@ def folder_of(root: Path, algo: str, env_id: str, env_kwargs: dict[str, Any]) ->
     return root / algo / "".join([env_id, *(f"-{key}={value}" for key, value in sorted(env_kwargs.items()))])
 
 
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without those that say nothing."""
+    return {key: value for key, value in settings.items() if value is not None and value != {}}
+
+
 @dataclass(frozen=True)
 class Cell:
     """
@@ -97,7 +102,7 @@ class Cell:
     def description(self) -> dict[str, Any]:
         """What must be the same in files that are of this cell."""
         run = {"algo": self.algo, "env": self.env_id, "seed": self.seed, "n_evaluations": self.n_evaluations}
-        return {**run, **{key: value for key, value in self.settings.items() if value}}
+        return {**run, **_given(self.settings)}
 
     @property
     def command(self) -> str:
@@ -194,7 +199,7 @@ def _train(cell: Cell, progress: bool) -> dict[str, Any]:
         "env": cell.env_id,
         "seed": cell.seed,
         "n_evaluations": cell.n_evaluations,
-        "settings": {key: value for key, value in settings.items() if value},
+        "settings": _given(settings),
         "n_timesteps": model.num_timesteps,
         "n_updates": model._n_updates,
         "resumed": checkpoint.resumed,

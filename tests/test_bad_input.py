@@ -125,6 +125,13 @@ def test_a_problem_space_that_does_not_count_from_0(problem_ids: list[Any], prob
         trials(problem_ids=problem_ids, problem_space=problem_space)
 
 
+@pytest.mark.parametrize("shape", [(), (2, 2)], ids=str)
+def test_a_problem_space_of_more_or_fewer_dimensions(shape: tuple[int, ...]) -> None:
+    """Problems are flat; it would be said of each that it is outside."""
+    with pytest.raises(ValueError, match="problem_space must be of one dimension, got Box"):
+        trials(problem_ids=[np.zeros(shape)], problem_space=spaces.Box(0.0, 1.0, shape))
+
+
 def test_a_problem_space_that_cannot_be_embedded() -> None:
     """There are encoders for Discrete, MultiDiscrete and Box."""
     with pytest.raises(ValueError, match="problem_space must be Discrete, MultiDiscrete or Box"):
@@ -223,13 +230,52 @@ def test_the_papers_numbers_must_not_be_negative(argument: str, value: float) ->
 
 @pytest.mark.parametrize(
     "argument",
-    ["problem_id_probability", "exploration_initial_eps", "exploration_final_eps", "explorer_final_eps", "gamma", "tau"],
+    [
+        "problem_id_probability",
+        "exploration_initial_eps",
+        "exploration_final_eps",
+        "exploration_fraction",
+        "explorer_final_eps",
+        "explorer_fraction",
+        "gamma",
+        "tau",
+    ],
 )
 @pytest.mark.parametrize("value", [-0.01, 1.01, float("nan")])
 def test_probabilities_must_be_between_0_and_1(argument: str, value: float) -> None:
     """5 for 5 % is easily written, and everything would run."""
     with pytest.raises(ValueError, match=f"{argument} must be between 0 and 1, got {value}"):
         dream(**{argument: value})
+
+
+@pytest.mark.parametrize(("argument", "least"), [("learning_starts", 0), ("target_update_interval", 1)])
+def test_numbers_of_steps(argument: str, least: int) -> None:
+    """Nothing would say that they mean something else. (As in SB3, 1e4 is a number of steps.)"""
+    for value in (least - 1, float("nan")):
+        with pytest.raises(ValueError, match=f"{argument} must be finite and at least {least}, got {value}"):
+            dream(**{argument: value})
+    dream(**{argument: 1e4})
+
+
+def test_a_cost_that_becomes_no_number() -> None:
+    """Every weight of the explorer would be NaN after one update."""
+    model = dream(exploration_cost=lambda _: float("nan"), learning_starts=20, train_freq=5, batch_size=4)
+    with pytest.raises(ValueError, match="exploration_cost must be finite and at least 0, got nan"):
+        model.learn(100)
+
+
+@pytest.mark.parametrize("cls", [DREAM, IMPORT, VariBAD])
+def test_trials_that_never_end(cls: Any) -> None:
+    """Nothing would ever be learned from, and nothing would say so."""
+
+    class Endless(Family):
+        def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+            return self.observation_space.sample(), 0.0, False, False, {}
+
+    env = TrialEnv(Endless(), [0], set_problem=lambda env, problem: None)
+    model = cls("MlpPolicy", env, buffer_size=60, batch_size=4, device="cpu")
+    with pytest.raises(ValueError, match=r"A trial of \d+ steps or more does not fit: buffer_size .* needs a time limit"):
+        model.learn(200)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])

@@ -454,6 +454,14 @@ def test_wrong_instructions(instructions: list[int], message: str) -> None:
         evaluate_problems(Clock(), env, instructions=instructions)
 
 
+def test_instructions_for_a_family_that_does_not_read_them() -> None:
+    """As before: in a subprocess it would be the end of the worker."""
+    env = SubprocVecEnv([lambda: TrialEnv(Staircase(), [0, 1], set_problem=lambda env, problem: None)])
+    with pytest.raises(ValueError, match="instructions can be given to a family that reads its problem in reset"):
+        evaluate_problems(Clock(), env, instructions=[0])
+    env.close()
+
+
 def test_less_than_one_trial() -> None:
     """Nothing to evaluate."""
     env, _ = staircase(1)

@@ -140,6 +140,7 @@ def test_a_replay_buffer_that_does_not_fit(tmp_path: Path) -> None:
         "n_exploration_episodes": make_model(make_env(n_exploration_episodes=2)),
         "n_execution_episodes": make_model(make_env(n_execution_episodes=2)),
         "observation_space": DREAM("MlpPolicy", "MetaBandit-v0", device="cpu"),
+        "buffer_size": make_model(buffer_size=9000),
     }.items():
         untouched = other.replay_buffer
         with pytest.raises(ValueError, match=rf"replay\.pkl does not fit the model: its {name} is .* but must be"):

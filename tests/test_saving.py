@@ -383,3 +383,14 @@ def test_the_policy_alone_can_be_saved(trained: DREAM, tmp_path: Path) -> None:
     np.testing.assert_array_equal(ours[0], theirs[0])
     for one, other in zip(ours[1] or (), theirs[1] or (), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_loaded_replay_buffer_samples_as_the_model_says(tmp_path: Path) -> None:
+    """An argument of ``load`` would be undone without a word."""
+    env = make_env(n_execution_episodes=2)
+    model = make_model(env).learn(400)
+    model.save(tmp_path / "model")
+    model.save_replay_buffer(tmp_path / "replay")
+    loaded = DREAM.load(tmp_path / "model", env=env, replay_buffer_kwargs={"n_sampled_executions": 2})
+    loaded.load_replay_buffer(tmp_path / "replay")
+    assert len(loaded._sample(3).execution.lengths) == 6

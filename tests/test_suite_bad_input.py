@@ -108,6 +108,17 @@ def test_settings_that_have_changed(results: Path, monkeypatch: pytest.MonkeyPat
     assert "gamma was 0.5 and is now 0.99" in refuse(monkeypatch, capsys, *ONE, "--folder", results)
 
 
+@pytest.mark.parametrize("value", [0, 0.0, False])
+def test_settings_that_are_zero(value: Any, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Zero is another setting than the default."""
+    record = json.loads((results / "seed_0.json").read_text(encoding="utf8"))
+    record["settings"]["tau"] = value
+    (results / "seed_0.json").write_text(json.dumps(record), encoding="utf8")
+    assert f"tau was {value} and is now None" in refuse(monkeypatch, capsys, *ONE, "--folder", results)
+    settings = Cell("dream", "MetaBandit-v0", 0, results).description
+    assert settings["learning_starts"] == 0
+
+
 def test_records_before_they_named_their_cell(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """The committed results are older than suites, and stay valid. ``ramp_x`` has another spelling now."""
     path = results / "seed_0.json"

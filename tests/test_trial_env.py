@@ -259,6 +259,24 @@ def test_a_family_without_instruction_gets_an_empty_one(observation_space: space
         assert observation_space.contains(observation["observation"])
 
 
+@pytest.mark.parametrize(
+    "space", [spaces.Box(0, 3, (2,), np.int64), spaces.Box(1.0, 3.0, (2,), np.float32), spaces.Box(-3.0, -1.0, (), np.float64)]
+)
+def test_an_instruction_of_any_type_and_any_bounds(space: spaces.Box) -> None:
+    """The zeros that are seen while exploring are the trial's, and the family would be blamed for them."""
+
+    class Family(Corridor):
+        observation_space = spaces.Dict({"observation": spaces.Box(0.0, 3.0, (1,), np.float32), "instruction": space})
+
+        def _observe(self) -> dict[str, Any]:
+            return {"observation": np.array([self.t], np.float32), "instruction": space.sample()}
+
+    env = TrialEnv(Family(), [0])
+    for observation, *_ in play(env):
+        assert env.observation_space.contains(observation)
+        assert not observation["exploring"][0] or not observation["instruction"].any()
+
+
 def test_options_choose_problem_and_instructions() -> None:
     """Evaluation must be able to go through all problems and instructions; the next trial is drawn again."""
     env = corridor(n_execution_episodes=3)
@@ -340,6 +358,8 @@ def test_problem_ids_of_every_kind() -> None:
     assert trial([[0, 1], [2, 0]]).problem_space == spaces.MultiDiscrete([3, 2])
     box = trial([[0.5, -1.0], [0.25, 2.0]])
     assert box.problem_space == spaces.Box(np.array([0.25, -1.0], np.float32), np.array([0.5, 2.0], np.float32))
+    small = [np.array([255, 0], np.uint8), np.array([3, 1], np.uint8)]
+    assert trial(small).problem_space == spaces.MultiDiscrete([256, 2])
     assert trial([0.5, 0.25]).problem_space == spaces.Box(0.25, 0.5, (1,), np.float32)
     assert trial([0, 4], problem_space=spaces.Discrete(9)).problem_space == spaces.Discrete(9)
     problem_id = box.reset(options={"problem_id": [0.25, 2.0]})[1]["problem_id"]

@@ -52,6 +52,19 @@ def check_whole(least: int, **arguments: int) -> None:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
+def check_fits(n_steps: int, room: int) -> None:
+    """
+    :param n_steps: of the longest trial under way
+    :param room: how many the replay buffer keeps of one environment
+    :raises ValueError: if the trial can never be in it as a whole
+    """
+    if n_steps > room:
+        raise ValueError(
+            f"A trial of {n_steps} steps or more does not fit: buffer_size is enough for trials of at most {room} steps. "
+            "A family whose episodes may never end needs a time limit, inside TrialEnv"
+        )
+
+
 def check_ended(info: dict[str, Any], where: str = "") -> None:
     """
     :param info: of the last step of a trial

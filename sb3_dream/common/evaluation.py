@@ -14,7 +14,7 @@ from tqdm import tqdm
 from sb3_dream.common.checks import check_ended
 from sb3_dream.common.problems import checked_problem_id
 from sb3_dream.common.results import TrialResults
-from sb3_dream.common.trial import TRIAL_KEYS
+from sb3_dream.common.trial import NEEDS_OPTIONS, TRIAL_KEYS
 
 
 def evaluate_problems(
@@ -96,6 +96,8 @@ def _check_trials(vec_env: VecEnv, instructions: Sequence[int] | None) -> tuple[
     problem_space, n_episodes = _common(vec_env, "problem_space"), _common(vec_env, "n_execution_episodes")
     n_instructions = vec_env.get_attr("n_instructions", indices=0)[0] if vec_env.has_attr("n_instructions") else None
     if instructions is not None:
+        if not _common(vec_env, "takes_instructions"):
+            raise ValueError(f"instructions {NEEDS_OPTIONS}")
         if len(instructions) != n_episodes:
             raise ValueError(f"instructions needs one index for each of {n_episodes} execution episodes, got {instructions}")
         if n_instructions is not None and not all(0 <= index < n_instructions for index in instructions):

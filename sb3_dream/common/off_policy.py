@@ -75,7 +75,10 @@ class RecurrentOffPolicyAlgorithm(SafelySaved):
             tau=kwargs["tau"],
             exploration_initial_eps=exploration_initial_eps,
             exploration_final_eps=exploration_final_eps,
+            exploration_fraction=exploration_fraction,
         )
+        check_range(0.0, np.inf, learning_starts=kwargs["learning_starts"])
+        check_range(1.0, np.inf, target_update_interval=target_update_interval)
         super().__init__(
             self.policy_aliases.get(policy, policy) if isinstance(policy, str) else policy,
             env,

@@ -44,7 +44,8 @@ def number_problems(problems: list[Any], problem_space: spaces.Space | None = No
                 raise ValueError(f"Problems that are numbers must be finite, got {problems[:5]}")
             problem_space = spaces.Box(ids.min(axis=0), ids.max(axis=0), dtype=np.float32)
         elif ids.dtype.kind in "iu" and ids.ndim in (1, 2) and ids.min() >= 0:
-            problem_space = spaces.Discrete(int(ids.max()) + 1) if ids.ndim == 1 else spaces.MultiDiscrete(ids.max(axis=0) + 1)
+            counts = ids.max(axis=0).astype(np.int64) + 1  # a uint8 would run over
+            problem_space = spaces.Discrete(int(counts)) if ids.ndim == 1 else spaces.MultiDiscrete(counts)
         else:
             return spaces.Discrete(len(problems)), list(range(len(problems)))
     if not isinstance(problem_space, spaces.Discrete | spaces.MultiDiscrete | spaces.Box):
@@ -53,6 +54,8 @@ def number_problems(problems: list[Any], problem_space: spaces.Space | None = No
         np.any(problem_space.start) or len(problem_space.shape or ()) > 1
     ):
         raise ValueError(f"problem_space must count from 0, in one dimension at most, got {problem_space!r}")
+    if isinstance(problem_space, spaces.Box) and len(problem_space.shape) != 1:
+        raise ValueError(f"problem_space must be of one dimension, got {problem_space!r}")
     return problem_space, [checked_problem_id(problem_id, problem_space) for problem_id in ids]
 
 

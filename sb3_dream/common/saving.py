@@ -21,7 +21,9 @@ class SafelySaved(OffPolicyAlgorithm):
 
     replay_buffer: EpisodeReplayBuffer | None
     #: what must be the same in a replay buffer that is loaded
-    _buffer_traits: ClassVar[tuple[str, ...]] = ("observation_space", "action_space", "n_envs")
+    _buffer_traits: ClassVar[tuple[str, ...]] = ("observation_space", "action_space", "n_envs", "buffer_size")
+    #: how a replay buffer samples: the model's arguments hold, not the file's
+    _sampling: ClassVar[tuple[str, ...]] = ("random_shift",)
     _just_loaded = False
 
     def save(self, path: PathOrFile, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
@@ -92,12 +94,14 @@ class SafelySaved(OffPolicyAlgorithm):
 
         :param path: of the file, or an open file
         :param truncate_last_traj: kept for SB3's sake: ``learn`` begins new episodes anyway
-        :raises ValueError: if the file is cut short, or its spaces or number of environments are not the model's
+        :raises ValueError: if the file is cut short, or its spaces, number of environments or size are not the model's
         """
         buffer = load_pickle(path, self.replay_buffer_class or EpisodeReplayBuffer)
         for name in self._buffer_traits:
             theirs, ours = getattr(buffer, name), getattr(self.replay_buffer, name)
             if theirs != ours:
                 raise ValueError(f"{path} does not fit the model: its {name} is {theirs}, but must be {ours}")
+        for name in self._sampling:
+            setattr(buffer, name, getattr(self.replay_buffer, name))
         buffer.device = self.device
         self.replay_buffer = buffer

@@ -14,6 +14,8 @@ from sb3_dream.common.problems import WAYS, WatchedOptions, checked_problem_id, 
 #: What ``TrialEnv`` adds to the family's own observation. All are float ``Box``, so every SB3 wrapper accepts them.
 BOOKKEEPING_KEYS = ("exploring", "episode_start", "episode_end", "previous_action", "previous_reward")
 TRIAL_KEYS = ("instruction", *BOOKKEEPING_KEYS)
+#: what instructions ask of a family, for messages
+NEEDS_OPTIONS = "can be given to a family that reads its problem in reset(options) alone (set_problem='options')"
 
 
 def is_on(flag: Any) -> Any:
@@ -139,7 +141,8 @@ class TrialEnv(gym.Wrapper):
         self._no_action = np.zeros(spaces.flatdim(env.action_space), dtype=np.float32)
         if isinstance(env.action_space, spaces.Discrete):
             self._one_hot_actions = np.eye(int(env.action_space.n), dtype=np.float32)
-        self._no_instruction = np.zeros(self.observation_space["instruction"].shape or (), dtype=np.float32)
+        instruction: Any = self.observation_space["instruction"]
+        self._no_instruction = np.zeros(instruction.shape, dtype=instruction.dtype)
 
         self.problem_id: Any = None
         self._problem: Any = None
@@ -168,9 +171,11 @@ class TrialEnv(gym.Wrapper):
             raise ValueError(f"The family's observation has keys that belong to the trial: {sorted(clash)}")
         self._is_dict = isinstance(space, spaces.Dict)
         self._has_instruction = "instruction" in own
-        own.setdefault("instruction", spaces.Box(0.0, 1.0, (1,), np.float32))
-        if not isinstance(own["instruction"], spaces.Box):
-            raise ValueError(f"instruction must be a Box (zeros while exploring), got {own['instruction']}")
+        instruction = own.setdefault("instruction", spaces.Box(0.0, 1.0, (1,), np.float32))
+        if not isinstance(instruction, spaces.Box):
+            raise ValueError(f"instruction must be a Box (zeros while exploring), got {instruction}")
+        lowest, highest = np.minimum(instruction.low, 0), np.maximum(instruction.high, 0)
+        own["instruction"] = spaces.Box(lowest, highest, instruction.shape, instruction.dtype)
         flag = spaces.Box(0.0, 1.0, (1,), np.float32)
         n_action = spaces.flatdim(self.env.action_space)
         low, high = (0.0, 1.0) if isinstance(self.env.action_space, spaces.Discrete) else (-_FLOAT_MAX, _FLOAT_MAX)
@@ -206,6 +211,11 @@ class TrialEnv(gym.Wrapper):
         """Whether the current inner episode is an exploration episode."""
         return self._episode < self.n_exploration_episodes
 
+    @property
+    def takes_instructions(self) -> bool:
+        """Whether the family can be given its instructions."""
+        return self.set_problem == "options"
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
         """
         Begin a new trial.
@@ -221,11 +231,8 @@ class TrialEnv(gym.Wrapper):
         if unknown := set(options) - {"problem_id", "instructions"}:
             raise ValueError(f"TrialEnv.reset takes the options 'problem_id' and 'instructions', got {sorted(unknown)}")
         self._instructions = options.get("instructions")
-        if self._instructions is not None and self.set_problem != "options":
-            raise ValueError(
-                "options['instructions'] needs a family that reads them in reset(options), "
-                f"but this one is told by set_problem={self.set_problem!r}"
-            )
+        if self._instructions is not None and not self.takes_instructions:
+            raise ValueError(f"options['instructions'] {NEEDS_OPTIONS}")
         if self._instructions is not None and len(self._instructions) != self.n_execution_episodes:
             raise ValueError(
                 f"options['instructions'] needs one index for each of the {self.n_execution_episodes} execution episodes, "

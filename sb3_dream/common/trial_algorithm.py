@@ -40,6 +40,7 @@ class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
         "n_exploration_episodes",
         "n_execution_episodes",
     )
+    _sampling = (*RecurrentOffPolicyAlgorithm._sampling, "n_sampled_executions")
 
     def __init__(
         self,

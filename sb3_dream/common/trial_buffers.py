@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_dream.common.batches import EpisodeBatch, TrialBatch
 from sb3_dream.common.buffers import EpisodeReplayBuffer, seeded_by_numpy
-from sb3_dream.common.checks import check_whole
+from sb3_dream.common.checks import check_fits, check_whole
 from sb3_dream.common.trial import TRIAL_KEYS, is_on
 
 #: Within one inner episode these say nothing that the mask does not say.
@@ -79,14 +79,21 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
         n_episodes = self.n_exploration_episodes + self.n_execution_episodes
         return [self._ends_field(n_episodes), ("problem_id", problem, self.problem_space.shape)]
 
+    def add(self, *args: Any, **kwargs: Any) -> None:
+        """
+        Store one step of every environment, as ``EpisodeReplayBuffer.add``.
+
+        :param args: of the base class
+        :param kwargs: of the base class
+        :raises ValueError: if a shape is wrong, a trial is longer than the buffer, or it has other inner episodes
+        """
+        check_fits(self.n_steps_under_way.max() + 1, self.buffer_size)
+        super().add(*args, **kwargs)
+
     def _entry(self, start: int, env: int, info: dict[str, Any]) -> tuple:
         length = self.n_rows - start
         if "problem_id" not in info:
             raise ValueError("A trial ended without info['problem_id']: learning needs a TrialEnv with training=True")
-        if length > self.buffer_size:
-            raise ValueError(
-                f"A trial of {length} steps does not fit: buffer_size holds {self.buffer_size} steps for each environment"
-            )
         rows = np.arange(start, self.n_rows) % self.buffer_size
         starts = np.flatnonzero(is_on(self.observations["episode_start"][rows, env]))
         n_explored = int(np.count_nonzero(is_on(self.observations["exploring"][rows[starts], env])))

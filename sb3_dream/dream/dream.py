@@ -127,7 +127,8 @@ class DREAM(TrialAlgorithm):
             bottleneck_size=bottleneck_size,
             exploration_cost=exploration_cost if isinstance(exploration_cost, float | int) else None,
         )
-        check_range(0.0, 1.0, problem_id_probability=problem_id_probability, explorer_final_eps=explorer_final_eps)
+        check_range(0.0, 1.0, problem_id_probability=problem_id_probability)
+        check_range(0.0, 1.0, explorer_fraction=explorer_fraction, explorer_final_eps=explorer_final_eps)
         super().__init__(
             policy,
             env,
@@ -239,6 +240,7 @@ class DREAM(TrialAlgorithm):
         # exploration: the reward is the drop in distance (Eq. 5), with today's f and g and no gradient through it
         settled = distance.detach()
         cost = self.exploration_cost_schedule(self._current_progress_remaining)
+        check_range(0.0, np.inf, exploration_cost=cost)
         reward = settled[:-1] - explored.following(settled) - cost
         (q_explore,), _ = policy.explorer(explore_steps)
         with th.no_grad():

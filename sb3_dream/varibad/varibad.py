@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sb3_dream.common.batches import EpisodeBatch
 from sb3_dream.common.buffers import EpisodeReplayBuffer
-from sb3_dream.common.checks import check_range, check_whole
+from sb3_dream.common.checks import check_fits, check_range, check_whole
 from sb3_dream.common.encoders import Steps, pack, pack_flat
 from sb3_dream.common.losses import UpdateLosses, td_loss
 from sb3_dream.common.off_policy import RecurrentOffPolicyAlgorithm
@@ -111,6 +111,7 @@ class VariBAD(TrialAlgorithm):
     policy: VariBADPolicy
     _uses_problem_id = False
     _buffer_traits = RecurrentOffPolicyAlgorithm._buffer_traits
+    _sampling = RecurrentOffPolicyAlgorithm._sampling
 
     def __init__(
         self,
@@ -180,12 +181,7 @@ class VariBAD(TrialAlgorithm):
     def _store_transition(self, *args: Any, **kwargs: Any) -> None:
         buffer = self.replay_buffer
         assert buffer is not None
-        longest = buffer.n_steps_under_way.max() + 1
-        if longest >= buffer.buffer_size:  # a window has a row after it
-            raise ValueError(
-                f"A trial of {longest} steps or more does not fit: buffer_size holds {buffer.buffer_size} steps for each "
-                "environment, and must hold one more than the longest trial"
-            )
+        check_fits(buffer.n_steps_under_way.max() + 1, buffer.buffer_size - 1)  # a window has a row after it
         super()._store_transition(*args, **kwargs)
 
     def _sample(self, batch_size: int) -> EpisodeBatch:
