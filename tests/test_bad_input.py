@@ -274,7 +274,9 @@ def test_trials_that_never_end(cls: Any) -> None:
 
     env = TrialEnv(Endless(), [0], set_problem=lambda env, problem: None)
     model = cls("MlpPolicy", env, buffer_size=60, batch_size=4, device="cpu")
-    with pytest.raises(ValueError, match=r"A trial of \d+ steps or more does not fit: buffer_size .* needs a time limit"):
+    with pytest.raises(
+        ValueError, match=r"A trial of \d+ steps or more does not fit: buffer_size is enough for .* needs a time limit"
+    ):
         model.learn(200)
 
 

@@ -232,7 +232,9 @@ class TrialEnv(gym.Wrapper):
             raise ValueError(f"TrialEnv.reset takes the options 'problem_id' and 'instructions', got {sorted(unknown)}")
         self._instructions = options.get("instructions")
         if self._instructions is not None and not self.takes_instructions:
-            raise ValueError(f"options['instructions'] {NEEDS_OPTIONS}")
+            raise ValueError(
+                f"options['instructions'] {NEEDS_OPTIONS}, but this one is told by set_problem={self.set_problem!r}"
+            )
         if self._instructions is not None and len(self._instructions) != self.n_execution_episodes:
             raise ValueError(
                 f"options['instructions'] needs one index for each of the {self.n_execution_episodes} execution episodes, "
