@@ -44,9 +44,19 @@ def describe_source(module: str) -> dict[str, Any]:
     }
 
 
+def _describe_cpu() -> str:
+    """:return: the model, and which vector instructions PyTorch uses there: they change the last bits of a sum"""
+    cpus = Path("/proc/cpuinfo")
+    lines = cpus.read_text(encoding="utf8").splitlines() if cpus.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    model = models[0] if models else platform.processor() or platform.machine()
+    return f"{model}, {th.backends.cpu.get_cpu_capability()}"
+
+
 def describe_versions() -> dict[str, str]:
-    """:return: of what a result depends on"""
+    """:return: of what a result depends on, its seconds too"""
     return {
+        "cpu": _describe_cpu(),
         "python": platform.python_version(),
         "sb3_dream": sb3_dream.__version__,
         "stable_baselines3": stable_baselines3.__version__,

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -99,6 +100,7 @@ def test_a_run_and_its_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, c
     record = json.loads((folder / "seed_1.json").read_text(encoding="utf8"))
     assert "--seed 1" in record["command"]
     assert {"commit", "settings", "versions", "seconds", "n_updates"} <= set(record)
+    assert re.search(r"\w, \w", record["versions"]["cpu"]), "seconds and last bits are of one kind of processor"
     assert record["optimum"] == {"test": 1.0}
     runs = read_runs(folder)
     assert [len(each["curve"]) for each in runs] == [4, 4]
