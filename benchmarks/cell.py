@@ -50,6 +50,7 @@ class Cell:
     :param n_timesteps: how long; by default as the settings say
     :param env_kwargs: on top of those in the settings
     :param n_evaluations: how often
+    :param device: of the networks, as in SB3. A run may go on on another one
     """
 
     algo: str
@@ -59,6 +60,7 @@ class Cell:
     n_timesteps: int | None = None
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     n_evaluations: int = N_EVALUATIONS
+    device: str = "auto"
 
     def __str__(self) -> str:
         return f"{self.algo} {self.env_name} seed {self.seed}"
@@ -114,6 +116,8 @@ class Cell:
             words += ["--n-timesteps", str(self.settings["n_timesteps"])]
         if self.n_evaluations != N_EVALUATIONS:
             words += ["--n-evaluations", str(self.n_evaluations)]
+        if self.device != "auto":
+            words += ["--device", self.device]
         return shlex.join(words)
 
     def finished(self) -> dict[str, Any] | None:
@@ -172,7 +176,8 @@ def _train(cell: Cell, progress: bool) -> dict[str, Any]:
         evaluations.append(SplitEvaluation(cell.env_id, "train", settings["env_kwargs"]))
     algorithm, env = ALGORITHMS[cell.algo], make_train_env(cell.env_id, settings, cell.seed)
     checkpoint = Checkpoint(cell.checkpoint, cell.description)
-    model = checkpoint.begin(algorithm, env, cell.seed) or make_model(settings, env, algorithm, seed=cell.seed)
+    arguments: dict[str, Any] = {"seed": cell.seed, "device": cell.device}
+    model = checkpoint.begin(algorithm, env, **arguments) or make_model(settings, env, algorithm, **arguments)
     total = settings["n_timesteps"]
     curve = CurveCallback(
         evaluations,

@@ -86,18 +86,19 @@ class Checkpoint:
         """Of the processes of this run until now."""
         return max(self._state["peak"], peak_memory_mb())
 
-    def begin(self, algorithm: Any, env: VecEnv, seed: int) -> Any:
+    def begin(self, algorithm: Any, env: VecEnv, seed: int, device: str) -> Any:
         """
         :param algorithm: class of the model
         :param env: to learn on
         :param seed: of the run
+        :param device: of the networks
         :return: the model that was saved, with its replay buffer; or None if there is none yet
         """
         name = self._state["model"]
         self._write(resumed=self.resumed + (name is not None))
         if name is None:
             return None
-        model = algorithm.load(self.folder / f"{name}.zip", env=env)
+        model = algorithm.load(self.folder / f"{name}.zip", env=env, device=device)
         if isinstance(model, OffPolicyAlgorithm):
             model.load_replay_buffer(self.folder / f"{name}.pkl")
         if not isinstance(model, RecurrentOffPolicyAlgorithm):

@@ -77,7 +77,8 @@ def _end_with_parent() -> None:
 
 def run_ray(cells: Sequence[Cell], n_jobs: int, address: str | None = None) -> Iterator[Outcome]:
     """
-    The same on Ray. Every node must see the repository and the results at the same paths.
+    The same on Ray. Every node must see the repository and the results at the same paths. A cell has a core, and if its
+    device is ``cuda`` a GPU, too.
 
     :param cells: to run
     :param n_jobs: how many side by side, where no ``address`` is given
@@ -100,7 +101,8 @@ def run_ray(cells: Sequence[Cell], n_jobs: int, address: str | None = None) -> I
     try:
         # a process for each cell, as with the local engine: peak memory is then the cell's own
         task = ray.remote(num_cpus=1, max_retries=_N_RETRIES, max_calls=1)(run_cell)
-        waiting = {task.remote(cell): cell for cell in cells}
+        # Ray hides the GPUs from a task that does not ask for one
+        waiting = {task.options(num_gpus=int(cell.device.startswith("cuda"))).remote(cell): cell for cell in cells}
         while waiting:
             (done, *_), _ = ray.wait(list(waiting))
             cell = waiting.pop(done)

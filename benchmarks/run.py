@@ -14,11 +14,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import torch as th
 from tqdm import tqdm
 
 from benchmarks.cell import N_EVALUATIONS, Cell, folder_of, run_cell
@@ -67,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--n-evaluations", type=_at_least(1), default=N_EVALUATIONS)
     parser.add_argument("--env-kwargs", type=_keywords, help="e.g. '{\"n_arms\": 64}'; a suite has its own")
     parser.add_argument("--folder", type=Path, help="where to write; by default benchmarks/results/<algo>/<env>")
+    parser.add_argument("--device", default="auto", help="of the networks: cpu, cuda, ...; by default a GPU if there is one")
     parser.add_argument("--progress", action="store_true", help="show a progress bar of a single cell")
     parser.add_argument("--engine", choices=ENGINES, default="local", help="processes of this machine, or Ray")
     parser.add_argument("--n-jobs", type=_at_least(1), help="cells side by side; by default as many as there are cores")
@@ -129,8 +132,12 @@ def main() -> None:
     args = parser.parse_args()
     if args.ray_address and args.engine != "ray":
         parser.error("--ray-address goes with --engine ray")
+    try:
+        th.device("cpu" if args.device == "auto" else args.device)
+    except RuntimeError as error:
+        parser.error(f"--device: {error}")
     folder = args.folder and args.folder.resolve()
-    cells = _chosen(parser, args, folder)
+    cells = [replace(cell, device=args.device) for cell in _chosen(parser, args, folder)]
     try:
         waiting = [cell for cell in cells if cell.finished() is None]
         if folder and args.suite:

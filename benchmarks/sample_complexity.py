@@ -185,8 +185,11 @@ def main() -> None:
                 writer.writerows(rows)
             path.with_suffix(".json").write_text(json.dumps({**source, **made_with}, indent=1) + "\n", encoding="utf8")
     slopes = plot(rows, path.with_suffix(".png"))
-    record = {**source, **made_with, "slopes": slopes, "versions": describe_versions()}
-    path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
+    if cells:
+        record = {**source, **made_with, "slopes": slopes, "versions": describe_versions()}
+        path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
+    else:
+        print(f"All {len(rows)} runs had finished before. Another --folder runs them again")
     for phase, slope in slopes.items():
         print(f"{phase}: trials grow as |A|^{slope:.2f}")
 

@@ -180,8 +180,11 @@ def test_sample_complexity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caps
         raise AssertionError("run again")
 
     monkeypatch.setattr(sample_complexity, "count_trials", again)
+    record = (tmp_path / "sample_complexity.json").read_bytes()
     call(sample_complexity, monkeypatch, *arguments, "--folder", tmp_path)
     assert (tmp_path / "sample_complexity.csv").read_text(encoding="utf8").splitlines() == rows
+    assert (tmp_path / "sample_complexity.json").read_bytes() == record, "of the run that made the rows, and not of this one"
+    assert "All 2 runs had finished before. Another --folder runs them again" in capsys.readouterr().out
     monkeypatch.setitem(sample_complexity.SETTINGS, "gamma", 0.5)
     assert not sample_complexity.finished_rows(tmp_path / "sample_complexity.csv", sample_complexity.describe_settings())
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from stable_baselines3.common.vec_env import VecEnv
 
+from benchmarks import cell as cell_module
 from benchmarks import run
 from benchmarks.cell import Cell, folder_of, run_cell
 from benchmarks.checkpoint import Checkpoint, locked
@@ -112,7 +113,7 @@ def test_what_a_resumed_cell_goes_on_with(algo: str, tmp_path: Path, monkeypatch
     env = make_train_env(cell.env_id, cell.settings, cell.seed)
     problems = drawn_problems(env)
     checkpoint = Checkpoint(cell.checkpoint, cell.description)
-    model = checkpoint.begin(ALGORITHMS[algo], env, cell.seed)
+    model = checkpoint.begin(ALGORITHMS[algo], env, cell.seed, "cpu")
     assert model.num_timesteps == saved[1][0] >= checkpoint.rows[-1]["timesteps"]
     if algo != "ppo_lstm":
         assert model.replay_buffer.size() * model.n_envs == model.num_timesteps
@@ -185,6 +186,37 @@ def test_a_local_process_that_is_killed(tmp_path: Path) -> None:
     assert outcomes[str(other)][0]
     record, error = outcomes[str(cell)]
     assert record is None and "exit code -9" in error
+
+
+def test_the_device_reaches_model_and_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two cores and a GPU: who asks for the cores must get them, and a result must say what it was made on."""
+    asked: list[Any] = []
+    make_model = cell_module.make_model
+
+    def make(*args: Any, device: str, **kwargs: Any) -> Any:
+        asked.append(device)
+        return make_model(*args, device=device, **kwargs)
+
+    monkeypatch.setattr(cell_module, "make_model", make)
+    arguments: list[str | Path] = [
+        "--env",
+        "MetaBandit-v0",
+        "--n-timesteps",
+        "300",
+        "--n-evaluations",
+        "2",
+        "--folder",
+        tmp_path,
+    ]
+    call(monkeypatch, *arguments, "--device", "cpu")
+    record = json.loads((tmp_path / "seed_0.json").read_text(encoding="utf8"))
+    assert asked == ["cpu"] == [record["device"]]
+    assert record["command"].endswith("--device cpu")
+    with pytest.raises(SystemExit):
+        call(monkeypatch, *arguments, "--seed", "1", "--device", "gpu")
+    assert "--device: " in capsys.readouterr().err
 
 
 def test_two_processes_at_one_cell(tmp_path: Path) -> None:
