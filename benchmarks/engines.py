@@ -84,7 +84,7 @@ def run_ray(cells: Sequence[Cell], n_jobs: int, address: str | None = None) -> I
     :param n_jobs: how many side by side, where no ``address`` is given
     :param address: of a running cluster; without one Ray is started on this machine, and stopped in the end
     :return: each cell when it has ended
-    :raises SystemExit: if Ray is not installed
+    :raises SystemExit: if Ray is not installed, or has no GPU where one is asked for
     """
     try:
         ray: Any = import_module("ray")  # an extra
@@ -99,10 +99,13 @@ def run_ray(cells: Sequence[Cell], n_jobs: int, address: str | None = None) -> I
         runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}},
     )
     try:
+        needs_gpu = any(cell.device.startswith("cuda") for cell in cells)
+        if needs_gpu and ray.cluster_resources().get("GPU", 0) < 1:  # it would wait for one for ever
+            raise SystemExit("--device cuda: no node of the cluster has a GPU")
         # a process for each cell, as with the local engine: peak memory is then the cell's own
         task = ray.remote(num_cpus=1, max_retries=_N_RETRIES, max_calls=1)(run_cell)
         # Ray hides the GPUs from a task that does not ask for one
-        waiting = {task.options(num_gpus=int(cell.device.startswith("cuda"))).remote(cell): cell for cell in cells}
+        waiting = {task.options(num_gpus=int(needs_gpu)).remote(cell): cell for cell in cells}
         while waiting:
             (done, *_), _ = ray.wait(list(waiting))
             cell = waiting.pop(done)

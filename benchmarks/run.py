@@ -132,6 +132,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.ray_address and args.engine != "ray":
         parser.error("--ray-address goes with --engine ray")
+    if args.engine == "ray" and args.device.startswith("cuda:"):
+        parser.error(f"--device: Ray shows a cell one GPU, so say cuda, and not {args.device}")
     try:
         th.device("cpu" if args.device == "auto" else args.device)
     except RuntimeError as error:

@@ -185,7 +185,7 @@ def main() -> None:
                 writer.writerows(rows)
             path.with_suffix(".json").write_text(json.dumps({**source, **made_with}, indent=1) + "\n", encoding="utf8")
     slopes = plot(rows, path.with_suffix(".png"))
-    if cells:
+    if cells or "slopes" not in json.loads(path.with_suffix(".json").read_text(encoding="utf8")):
         record = {**source, **made_with, "slopes": slopes, "versions": describe_versions()}
         path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
     else:

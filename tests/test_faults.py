@@ -258,9 +258,11 @@ def test_learning_on_after_an_interrupt_in_the_middle_of_a_step() -> None:
 
     model = make_model(SubprocVecEnv([lambda: Slow(gym.make("sb3_dream:MetaMap-v0"))] * 3))
     before = signal.signal(signal.SIGALRM, stop)
-    with pytest.raises(KeyboardInterrupt):
-        model.learn(600, callback=StopSoon())
-    signal.signal(signal.SIGALRM, before)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            model.learn(600, callback=StopSoon())
+    finally:
+        signal.signal(signal.SIGALRM, before)
     assert model.env is not None
     assert model.env.waiting  # type: ignore[attr-defined]
     with pytest.raises(RuntimeError, match=r"env was interrupted in the middle of a step.*set_env with new environments"):

@@ -71,6 +71,8 @@ def results(finished: dict[str, bytes], tmp_path: Path) -> Path:
         (["--env", "MetaMap-v0", "--env-kwargs", "4"], ["--env-kwargs", "got '4'"]),
         (["--env", "MetaMap-v0", "MetaBandit-v0", "--folder", "x"], ["--folder takes one algorithm and one environment"]),
         (["--suite", "paper", "--ray-address", "auto"], ["--ray-address goes with --engine ray"]),
+        (["--suite", "paper", "--device", "gpu"], ["--device: ", "gpu"]),
+        (["--suite", "paper", "--engine", "ray", "--device", "cuda:1"], ["--device: Ray shows a cell one GPU", "cuda:1"]),
         (["--algo", "dqn", "--env", "MetaSign-v0"], ["dqn.yml has no settings for 'MetaSign-v0', only for", "MetaMap-v0"]),
     ],
 )

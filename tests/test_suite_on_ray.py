@@ -9,8 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch as th
 
 from benchmarks import run
+from benchmarks.cell import Cell
+from benchmarks.engines import run_ray
 from benchmarks.records import read_curve
 
 _N_STEPS = 10_000
@@ -53,3 +56,13 @@ def test_four_cells_two_workers_and_one_that_is_killed(tmp_path: Path, monkeypat
             resumed[f"{algo} {seed}"] = record["resumed"]
     assert len(killed) == 1
     assert resumed == {name: int(name in killed) for name in resumed}
+
+
+@pytest.mark.skipif(th.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_no_node_has(tmp_path: Path) -> None:
+    """Ray would wait for one for ever, and say nothing."""
+    pytest.importorskip("ray")
+    cell = Cell("dqn", "MetaBandit-v0", 0, tmp_path, device="cuda")
+    with pytest.raises(SystemExit, match="--device cuda: no node of the cluster has a GPU"):
+        next(run_ray([cell], n_jobs=1))
+    assert not list(tmp_path.iterdir())

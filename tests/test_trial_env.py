@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
+from gymnasium.wrappers import RecordEpisodeStatistics, TimeLimit
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -224,6 +225,26 @@ def test_a_monitor_inside_is_enough() -> None:
         records.append((logged, evaluate_policy(model, env, 5, return_episode_rewards=True)))
     assert records[0] == records[1]
     assert {length for _, length in records[1][0]} == {5}
+
+
+def test_a_monitor_that_sees_no_end_is_enough() -> None:
+    """A time limit around it ends the inner episodes, and it does not know."""
+
+    def limited(env: gym.Env) -> TrialEnv:
+        return TrialEnv(TimeLimit(env, 2), [0, 1], set_problem=lambda *_: None)
+
+    env = make_vec_env("CartPole-v1", wrapper_class=limited)
+    env.reset()
+    for _ in range(5):
+        _, _, dones, infos = env.step(np.zeros(1, dtype=int))
+    assert dones.all()
+    assert infos[0]["episode"] == {"r": 2.0, "l": 5}
+
+
+def test_gymnasiums_statistics_inside_and_outside() -> None:
+    """Meta-World's environments bring theirs along. Gymnasium does not allow a second record in the same info."""
+    env = RecordEpisodeStatistics(TrialEnv(RecordEpisodeStatistics(BanditEnv(4)), range(4)))
+    assert play(env)[-1][2]["episode"]["l"] == 3
 
 
 def test_monitor_counts_execution_return_per_trial() -> None:

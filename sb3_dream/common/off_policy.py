@@ -133,8 +133,8 @@ class RecurrentOffPolicyAlgorithm(SafelySaved):
     def _begin_new_episodes(self) -> None:
         if self.env is not None and getattr(self.env.unwrapped, "waiting", False):
             raise RuntimeError(
-                "env was interrupted in the middle of a step, and some of its processes still have answers to that one: "
-                "set_env with new environments, and learn on"
+                "env was interrupted in the middle of a step, by hand or by the death of a process, and answers to it may "
+                "still come: set_env with new environments, and learn on"
             )
         # After a stop, observations, hidden states and the buffer would no longer fit together.
         self._last_obs = None

@@ -87,6 +87,30 @@ class TrialExplanation(TrialRecord):
         return np.square(self.z[:, None] - others).sum(axis=-1).min(axis=1)
 
 
+def check_playable(model: PolicyPredictor, env: gym.Env) -> None:
+    """
+    :param model: any SB3 model
+    :param env: trials
+    :raises ValueError: if ``env`` is not made of trials, or does not observe what the model does
+    :raises TypeError: if ``env`` is not a Gymnasium environment
+    """
+    if not isinstance(env, gym.Env):
+        raise TypeError(f"env must be a gymnasium.Env, got {type(env).__name__}")
+    space = env.observation_space
+    if not isinstance(space, spaces.Dict) or not set(TRIAL_KEYS) <= set(space.spaces):
+        raise ValueError(f"env must be made of trials (a registered id, or a family in TrialEnv), but it observes {space}")
+    own: spaces.Space = getattr(model, "observation_space", space)
+    if not isinstance(own, spaces.Dict) or {*own.spaces} != {*space.spaces}:
+        raise ValueError(f"env must observe what the model does, {own}, but it observes {space}")
+    for key, here in space.spaces.items():
+        there = own[key]
+        # an image may have its channels first there, and last here
+        if type(here) is not type(there) or (
+            sorted(here.shape or ()) != sorted(there.shape or ()) if isinstance(here, spaces.Box) else here != there
+        ):
+            raise ValueError(f"env must observe what the model does: {key!r} is {here} here, and {there} there")
+
+
 def play_trial(
     model: PolicyPredictor, env: gym.Env, seed: int | None = None, options: dict[str, Any] | None = None
 ) -> TrialRecord:
@@ -98,20 +122,10 @@ def play_trial(
     :param seed: of the trial
     :param options: ``problem_id`` and ``instructions``, as in ``TrialEnv.reset``
     :return: what happened
-    :raises ValueError: if ``env`` is not made of trials, or its observations have other shapes than the model's
+    :raises ValueError: if ``env`` is not made of trials, or does not observe what the model does
     :raises TypeError: if ``env`` is not a Gymnasium environment
     """
-    if not isinstance(env, gym.Env):
-        raise TypeError(f"env must be a gymnasium.Env, got {type(env).__name__}")
-    if not isinstance(env.observation_space, spaces.Dict) or not set(TRIAL_KEYS) <= set(env.observation_space.spaces):
-        raise ValueError(
-            f"env must be made of trials (a registered id, or a family in TrialEnv), but it observes {env.observation_space}"
-        )
-    own: Any = getattr(model, "observation_space", env.observation_space)
-    for key, space in env.observation_space.spaces.items():
-        # an image may have its channels first there, and last here
-        if sorted(own[key].shape) != sorted(space.shape or ()):
-            raise ValueError(f"env must observe what the model does: {key!r} is {space} here, and {own[key]} there")
+    check_playable(model, env)
     normalizer = model.get_vec_normalize_env() if hasattr(model, "get_vec_normalize_env") else None
     predict_q_values = getattr(getattr(model, "policy", model), "predict_q_values", None)
     observation, _ = env.reset(seed=seed, options=options)

@@ -8,6 +8,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import seeding
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.monitor import Monitor
 
 from sb3_dream.common.problems import WAYS, WatchedOptions, checked_problem_id, find_way, number_problems, prepare_family
 
@@ -138,6 +140,7 @@ class TrialEnv(gym.Wrapper):
             raise ValueError(f"SB3 needs Discrete spaces with start=0, but the action space is {env.action_space!r}")
         self.observation_space = self._build_observation_space(env.observation_space)
         self.action_space = env.action_space
+        self._has_monitor = is_wrapped(env, Monitor)
         self._no_action = np.zeros(spaces.flatdim(env.action_space), dtype=np.float32)
         if isinstance(env.action_space, spaces.Discrete):
             self._one_hot_actions = np.eye(int(env.action_space.n), dtype=np.float32)
@@ -322,9 +325,8 @@ class TrialEnv(gym.Wrapper):
             info["execution_returns"] = self._execution_returns
             info["execution_lengths"] = self._execution_lengths
             info["exploration_length"] = self._exploration_length
-            if raw_info and "episode" in raw_info:
-                # SB3 finds the Monitor inside, puts none around the trial, and waits for this one's record
-                info["episode"] = {**raw_info["episode"], "r": float(self._execution_returns.sum()), "l": self._n_steps}
+            if self._has_monitor:  # SB3 finds it there, puts none around the trial, and waits for a record
+                info["episode"] = {"r": float(self._execution_returns.sum()), "l": self._n_steps}
         if isinstance(self.env.action_space, spaces.Discrete):
             previous_action = self._one_hot_actions[int(action)]
         else:

@@ -79,6 +79,10 @@ class TrialReplayBuffer(EpisodeReplayBuffer):
         n_episodes = self.n_exploration_episodes + self.n_execution_episodes
         return [self._ends_field(n_episodes), ("problem_id", problem, self.problem_space.shape)]
 
+    def cut_unfinished_episodes(self) -> None:
+        """They are dropped: a trial without its end teaches nothing here."""
+        self.drop_unfinished_episodes()
+
     def add(self, *args: Any, **kwargs: Any) -> None:
         """
         Store one step of every environment, as ``EpisodeReplayBuffer.add``.
