@@ -6,7 +6,7 @@ rliable), and how long it took to get somewhere.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import inf, lcm
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,13 +48,13 @@ def _estimates(samples: Sequence[np.ndarray], function: Callable[..., np.ndarray
 def interquartile_means(samples: Sequence[np.ndarray]) -> list[Estimate]:
     """
     :param samples: of each family the values of its seeds
-    :return: the interquartile mean over all, each family weighing the same however many seeds it has; and that of each family
+    :return: the mean of the families' interquartile means, and each of these. (rliable's own pools all runs first: of four
+        families the quarters that it cuts may be whole ones)
     """
-    same = lcm(*map(len, samples))
 
     def function(*arrays: np.ndarray) -> np.ndarray:
-        weighted = np.concatenate([np.repeat(array, same // len(array), axis=0) for array in arrays], axis=1)
-        return np.array([metrics.aggregate_iqm(weighted), *map(metrics.aggregate_iqm, arrays)])
+        each = [metrics.aggregate_iqm(array) for array in arrays]
+        return np.array([np.mean(each), *each])
 
     return _estimates(samples, function)
 
@@ -160,8 +160,8 @@ class Comparison:
 
     :param families: all of them
     :param averaged: those in which exploring brings something, each once
-    :param shares: of each algorithm the interquartile mean of ``Family.shares`` over ``averaged``, under ``ALL``, and in each
-        of them, under its title. An algorithm without results on a family is averaged over the others
+    :param shares: of each algorithm the interquartile mean of ``Family.shares`` in each of ``averaged``, under its title, and
+        the mean of these, under ``ALL``. An algorithm without results on a family is averaged over the others
     :param improvements: of each rival how likely DREAM is better, in the same way
     """
 

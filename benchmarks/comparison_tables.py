@@ -170,8 +170,9 @@ def write_page(comparison: Comparison, unfinished: Sequence[str], results: Path)
     exploring = [family for family in others if family.rewards_exploring]
     parts = [
         "Score of a run: the mean of its last five evaluations. Intervals are of 95 %, from a bootstrap over the seeds of each"
-        " family ([rliable](https://github.com/google-research/rliable)); *n* is the number of seeds, and the interval of a"
-        " single one says nothing. Time is of one core (which waits for the GPU where there is one), evaluation left out."
+        " family ([rliable](https://github.com/google-research/rliable)); *n* is the number of seeds. Where all seeds agree,"
+        " and where there is only one, an interval has no width: that is a limit of the bootstrap, not certainty. Time is of"
+        " one core (which waits for the GPU where there is one), evaluation left out."
     ]
     if unfinished:
         parts.append(f"Left out, for they are not finished: {', '.join(f'`{name}`' for name in unfinished)}.")
@@ -180,9 +181,9 @@ def write_page(comparison: Comparison, unfinished: Sequence[str], results: Path)
             "### All families together",
             "Share of what exploring can bring: (return − best without exploring) / (optimum − best without exploring), both"
             " limits exact. 0 is no better than not to explore, and 1 is optimal; below 0 is worse than not to explore."
-            " Interquartile mean over seeds, each family weighing the same. In cooking the return is that in the training"
-            " problems (without their IDs): the test split is a single problem, and the limit without exploring is a mean over"
-            " problems.",
+            f" Interquartile mean over seeds; *{ALL}* is the mean of the families' own. In cooking the return is that in the"
+            " training problems (without their IDs): the test split is a single problem, and the limit without exploring is a"
+            " mean over problems.",
             _averages(comparison, comparison.shares),
             "![Share of what exploring can bring, for each algorithm](aggregate.png)",
         ]

@@ -257,6 +257,33 @@ def test_numbers_of_steps(argument: str, least: int) -> None:
     dream(**{argument: 1e4})
 
 
+def test_a_cost_that_is_no_number() -> None:
+    """SB3's assertion would speak of the learning rate."""
+    for value in ("0.01", None):
+        with pytest.raises(TypeError, match=f"exploration_cost must be a number or a function .*, got {value!r}"):
+            dream(exploration_cost=value)
+    assert dream(exploration_cost=np.float32(0.25)).exploration_cost_schedule(1.0) == 0.25
+
+
+def test_a_problem_with_a_very_large_number() -> None:
+    """A random seed as a problem: a table of two billion rows does not fit into memory, and torch names no argument."""
+    with pytest.raises(ValueError, match=r"problem_ids: .* has more than a million\. Take small ones"):
+        dream(TrialEnv(Family(), [3, 2_084_654_370]))
+
+
+def test_schedules_end_where_the_run_does() -> None:
+    """The last rollout may go on after the end: a cost or a learning rate that falls to 0 would then be below it."""
+    seen: list[float] = []
+
+    def cost(progress: float) -> float:
+        seen.append(progress)
+        return 0.01 * progress
+
+    dream(exploration_cost=cost, learning_starts=20, train_freq=64, batch_size=4).learn(100)
+    assert min(seen) == 0.0
+    assert max(seen) > 0.0
+
+
 def test_a_cost_that_becomes_no_number() -> None:
     """Every weight of the explorer would be NaN after one update."""
     model = dream(exploration_cost=lambda _: float("nan"), learning_starts=20, train_freq=5, batch_size=4)
@@ -364,6 +391,12 @@ def test_set_env_with_other_problems() -> None:
             model.set_env(TrialEnv(family, [0, 1], problem_space=space, **number))
         assert model.env is not None
         assert model.env.get_attr(name) == [1]  # whoever catches the error goes on with the one before
+    assert model.env is not None
+    no_trials: gym.Env = gym.Env()
+    no_trials.observation_space, no_trials.action_space = model.env.observation_space, model.env.action_space
+    with pytest.raises(AttributeError, match="problem_space"):
+        model.set_env(no_trials)
+    assert model.env.get_attr("n_execution_episodes") == [1]
 
 
 def test_the_callers_dicts_are_left_alone() -> None:

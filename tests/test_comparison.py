@@ -92,8 +92,13 @@ def test_a_family_with_more_seeds_does_not_weigh_more() -> None:
         mean, *each = interquartile_means([np.zeros(zeros), np.ones(ones)])
         assert mean == (0.5, 0.5, 0.5)
         assert [family.value for family in each] == [0.0, 1.0]
-    equal = np.random.default_rng(0).normal(size=(2, 5))
-    assert interquartile_means(list(equal))[0].value == pytest.approx(metrics.aggregate_iqm(equal.T))
+
+
+def test_no_family_is_cut_from_the_mean() -> None:
+    """Pooled, the best and the worst quarter of four families' runs are two whole families, which then count for nothing."""
+    families = [np.full(5, value) for value in (1.0, 0.0, 0.2, -4.0)]
+    assert interquartile_means(families)[0].value == pytest.approx(-0.7)
+    assert metrics.aggregate_iqm(np.stack(families, axis=1)) == pytest.approx(0.1)
 
 
 def test_probability_of_improvement_is_rliables() -> None:

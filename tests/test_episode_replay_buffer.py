@@ -14,7 +14,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_dream import EpisodeBatch, EpisodeReplayBuffer, RecurrentDQN
-from tests.counting_env import counting
+from tests.counting_env import Counting, counting
 from tests.random_families import FLAT_SPACES
 
 
@@ -243,6 +243,53 @@ def test_episodes_under_way_can_be_dropped() -> None:
         buffer.add(observations, following, np.zeros(2), rewards, dones, infos)
         observations = following
     windows(buffer.sample(300, sequence_length=5))
+
+
+def test_episodes_under_way_can_be_cut() -> None:
+    """When learn() is called in chunks, what was stored of an episode that did not end must not be lost: what came before its
+    last row stays, and is bootstrapped from that."""
+    for rows in (200, 40):  # 40 has begun to overwrite itself
+        buffer = filled(counting(2, max_length=300, min_length=290), rows=rows, n_steps=50)
+        before = buffer.n_windows(5)
+        buffer.cut_unfinished_episodes()
+        assert buffer.n_windows(5) == before > 0
+        batch = buffer.sample(300, sequence_length=5)
+        places = windows(batch)
+        assert max(first + length for _, _, first, length in places) == 49
+        assert batch.terminated is not None and not batch.terminated.any()
+        assert (buffer.n_steps_under_way == 0).all()
+        buffer.cut_unfinished_episodes()  # there is none any more
+        assert buffer.n_windows(5) == before
+
+
+def test_chunks_of_learning_lose_no_experience() -> None:
+    """``for _ in range(100): model.learn(300, reset_num_timesteps=False)`` with episodes that are longer than that."""
+    env = counting(1, max_length=400, min_length=400)
+    model = RecurrentDQN("MlpPolicy", env, seed=0, learning_starts=10**9, buffer_size=4000, device="cpu")
+    for _ in range(5):
+        model.learn(300, reset_num_timesteps=False)
+    buffer: Any = model.replay_buffer
+    transitions = {
+        (episode, first + t)
+        for _, episode, first, length in windows(buffer.sample(3000, sequence_length=1))
+        for t in range(length)
+    }
+    assert buffer.n_windows(1) == buffer.n_rows - 5  # of each chunk all but its last row
+    assert transitions == {(0, step) for step in range(buffer.n_rows // 5 - 1)}
+
+
+def test_an_integer_that_was_normalised_comes_back_whole() -> None:
+    """VecNormalize takes back what it did but for the last bits: of a time limit's last observation 8.9999 would become 8."""
+
+    class Whole(Counting):
+        observation_space = spaces.Box(0, 1000, (3,), np.int64)  # type: ignore[arg-type]
+
+        def _observe(self) -> np.ndarray:
+            return super()._observe().astype(np.int64)
+
+    env = VecNormalize(DummyVecEnv([lambda: Whole(max_length=9)]))
+    model = RecurrentDQN("MlpPolicy", env, seed=0, learning_starts=10**9, buffer_size=4000, device="cpu").learn(600)
+    windows(model.replay_buffer.sample(500, sequence_length=4))  # type: ignore[union-attr]
 
 
 def test_memory_is_that_of_the_raw_data() -> None:

@@ -72,6 +72,10 @@ def test_bad_input(tmp_path: Path) -> None:
         ExplainCallback(env, explain_freq=0)
     with pytest.raises(ValueError, match="n_trials must be at least 1, got -1"):
         ExplainCallback(env, n_trials=-1)
+    with pytest.raises(ValueError, match="env must be made of trials"):
+        make(tmp_path).learn(60, callback=ExplainCallback(gym.make("CartPole-v1")))
+    with pytest.raises(ValueError, match="env must observe what the model does: 'instruction' is"):
+        make(tmp_path).learn(60, callback=ExplainCallback(gym.make("MetaMap-v0")))
     with pytest.raises(ValueError, match="tensorboard_log"):
         make(None).learn(60, callback=ExplainCallback(env))
     rival = DQN("MultiInputPolicy", env, tensorboard_log=str(tmp_path), buffer_size=100)

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -230,6 +231,40 @@ def test_a_dead_worker_is_an_error_and_not_a_hang(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"Worker processes have died, by environment and exit code: \{1: -9\}"):
         model.learn(600)
     model.save(tmp_path / "model")
+    model.set_env(make_env())
+    model.learn(600, reset_num_timesteps=False)
+
+
+class Slow(gym.Wrapper):
+    """Each step takes a while."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
+        """Take long over it."""
+        time.sleep(0.3)
+        return self.env.step(action)
+
+
+def test_learning_on_after_an_interrupt_in_the_middle_of_a_step() -> None:
+    """A notebook's stop button interrupts the main process alone: answers to the step that was given up would then be taken
+    for those to a reset."""
+
+    class StopSoon(BaseCallback):
+        def _on_step(self) -> bool:
+            signal.setitimer(signal.ITIMER_REAL, 0.15)
+            return True
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    model = make_model(SubprocVecEnv([lambda: Slow(gym.make("sb3_dream:MetaMap-v0"))] * 3))
+    before = signal.signal(signal.SIGALRM, stop)
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(600, callback=StopSoon())
+    signal.signal(signal.SIGALRM, before)
+    assert model.env is not None
+    assert model.env.waiting  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError, match=r"env was interrupted in the middle of a step.*set_env with new environments"):
+        model.learn(600, reset_num_timesteps=False)
     model.set_env(make_env())
     model.learn(600, reset_num_timesteps=False)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_dream import DREAM, IMPORT, EpisodeBatch, RecurrentDQN, TrialEnv, VariBAD
-from sb3_dream.common.buffers import shift_images
+from sb3_dream.common.batches import shift_images
 from tests.counting_env import Counting
 
 SIDE = 36

@@ -11,11 +11,13 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
-from sb3_dream import TrialEnv
+from sb3_dream import RecurrentDQN, TrialEnv
 from sb3_dream.envs import FAMILIES
+from sb3_dream.envs.bandit import BanditEnv
 
 END_EPISODE = 6
 
@@ -205,6 +207,25 @@ def test_the_inner_monitor_is_dropped_and_other_info_is_kept() -> None:
     assert any("x" in info for *_, info in play(corridor()))
 
 
+def test_a_monitor_inside_is_enough() -> None:
+    """SB3 finds it, puts none around the trial and waits for its record: evaluate_policy would never return, and
+    ep_rew_mean would never be logged. ``make_vec_env(..., wrapper_class=TrialEnv)`` puts it there."""
+    outside = make_vec_env(lambda: TrialEnv(BanditEnv(4), range(4), n_execution_episodes=2))
+    inside = make_vec_env(
+        lambda: BanditEnv(4),
+        wrapper_class=TrialEnv,  # type: ignore[arg-type]
+        wrapper_kwargs={"problem_ids": range(4), "n_execution_episodes": 2},
+    )
+    records = []
+    for env in (outside, inside):
+        model = RecurrentDQN("MlpPolicy", env, learning_starts=0, seed=0, device="cpu").learn(200)
+        assert model.ep_info_buffer
+        logged = [(info["r"], info["l"]) for info in model.ep_info_buffer]
+        records.append((logged, evaluate_policy(model, env, 5, return_episode_rewards=True)))
+    assert records[0] == records[1]
+    assert {length for _, length in records[1][0]} == {5}
+
+
 def test_monitor_counts_execution_return_per_trial() -> None:
     """ep_rew_mean, EvalCallback and reward thresholds mean execution return per trial."""
     record = play(Monitor(corridor(n_execution_episodes=2)))[-1][2]["episode"]
@@ -240,7 +261,7 @@ def test_inner_time_limits_end_inner_episodes_only(wrapped: bool) -> None:
     assert steps[-1][2]["execution_returns"].tolist() == [4.0, 4.0]
     assert calls == [(cart_pole, steps[0][2]["problem_id"])], "set_problem is called once for each trial"
     assert env.env.unwrapped.gravity == steps[0][2]["problem_id"]  # type: ignore[attr-defined]
-    assert not any("episode" in info for *_, info in steps)
+    assert not any("episode" in info for *_, info in steps[:-1])
     assert steps[0][0]["instruction"].tolist() == [0.0]
 
 

@@ -116,3 +116,21 @@ class TrialBatch:
         :return: (M · B, ...), for each execution episode that of its trial
         """
         return values.repeat(len(self.execution.lengths) // len(self.problem_ids), *[1] * (values.dim() - 1))
+
+
+def shift_images(images: th.Tensor, down: int, right: int) -> th.Tensor:
+    """
+    :param images: (..., height, width)
+    :param down: pixels; fewer than 0 is up
+    :param right: pixels; fewer than 0 is left
+    :return: the images moved, and the edges that they have left repeated
+    """
+    rows, columns = images.shape[-2:]
+    top, bottom, left, end = max(down, 0), rows + min(down, 0), max(right, 0), columns + min(right, 0)
+    moved = th.empty_like(images)
+    moved[..., top:bottom, left:end] = images[..., top - down : bottom - down, left - right : end - right]
+    moved[..., :top, :] = moved[..., top : top + 1, :]
+    moved[..., bottom:, :] = moved[..., bottom - 1 : bottom, :]
+    moved[..., :left] = moved[..., left : left + 1]
+    moved[..., end:] = moved[..., end - 1 : end]
+    return moved

@@ -10,7 +10,7 @@ from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from stable_baselines3.common.preprocessing import get_action_dim, is_image_space, maybe_transpose
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_dream.common.batches import EpisodeBatch
+from sb3_dream.common.batches import EpisodeBatch, shift_images
 from sb3_dream.common.checks import check_whole
 
 
@@ -27,24 +27,6 @@ def seeded_by_numpy() -> np.random.Generator:
     :return: a generator that numpy's global one seeds: where no other is given, ``set_random_seed`` decides, as in SB3
     """
     return np.random.default_rng(np.random.randint(2**31))  # noqa: NPY002
-
-
-def shift_images(images: th.Tensor, down: int, right: int) -> th.Tensor:
-    """
-    :param images: (..., height, width)
-    :param down: pixels; fewer than 0 is up
-    :param right: pixels; fewer than 0 is left
-    :return: the images moved, and the edges that they have left repeated
-    """
-    rows, columns = images.shape[-2:]
-    top, bottom, left, end = max(down, 0), rows + min(down, 0), max(right, 0), columns + min(right, 0)
-    moved = th.empty_like(images)
-    moved[..., top:bottom, left:end] = images[..., top - down : bottom - down, left - right : end - right]
-    moved[..., :top, :] = moved[..., top : top + 1, :]
-    moved[..., bottom:, :] = moved[..., bottom - 1 : bottom, :]
-    moved[..., :left] = moved[..., left : left + 1]
-    moved[..., end:] = moved[..., end - 1 : end]
-    return moved
 
 
 class EpisodeReplayBuffer(ReplayBuffer):
@@ -144,6 +126,17 @@ class EpisodeReplayBuffer(ReplayBuffer):
         self._episode_start[:] = self.n_rows
         self.pos = self.n_rows % self.buffer_size  # an interrupt can have come in between
 
+    def cut_unfinished_episodes(self) -> None:
+        """End the episodes under way as a time limit does, before their last row: what came before it stays to be learned."""
+        newest = self.n_rows - 1
+        first = np.maximum(self._episode_start, self.n_rows - self.buffer_size)
+        for env in np.flatnonzero(first < newest):
+            last = np.zeros((), dtype=self._table.dtype["last"])
+            for key, rows in self.observations.items():
+                last[key] = rows[newest % self.buffer_size, env]
+            self._append((first[env], env, (newest - first[env],), False, last))
+        self.drop_unfinished_episodes()
+
     def __getstate__(self) -> dict[str, Any]:
         # Rows that were never written are not saved.
         written = slice(min(self.n_rows, self.buffer_size))
@@ -195,11 +188,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
         self.full = self.n_rows >= self.buffer_size
         for env in np.flatnonzero(done):
             start, self._episode_start[env] = int(self._episode_start[env]), self.n_rows
-            entry = self._entry(start, int(env), infos[env])
-            if self._n_table == len(self._table):
-                self._make_room()
-            self._table[self._n_table] = entry
-            self._n_table += 1
+            self._append(self._entry(start, int(env), infos[env]))
 
     def _as_stored(self, key: str, value: np.ndarray, wanted: tuple[int, ...]) -> np.ndarray:
         """What VecNormalize has kept from before VecTransposeImage gets its channels first."""
@@ -219,8 +208,16 @@ class EpisodeReplayBuffer(ReplayBuffer):
         last = np.zeros((), dtype=self._table.dtype["last"])
         if not terminated:
             for key, value in as_dict(info["terminal_observation"]).items():
-                last[key] = self._as_stored(key, np.asarray(value), last[key].shape)
+                stored = self._as_stored(key, np.asarray(value), last[key].shape)
+                # VecNormalize takes back what it did but for the last bits, and 9 would become 8
+                last[key] = np.rint(stored) if last[key].dtype.kind in "iu" else stored
         return start, env, (self.n_rows - start,), terminated, last
+
+    def _append(self, entry: tuple) -> None:
+        if self._n_table == len(self._table):
+            self._make_room()
+        self._table[self._n_table] = entry
+        self._n_table += 1
 
     def _make_room(self) -> None:
         """Drop the overwritten episodes from the table; if most are still there, enlarge it."""

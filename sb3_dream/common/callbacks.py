@@ -7,6 +7,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure, TensorBoardOutputFormat
 
 from sb3_dream.common.plots import plot_trial, plot_z_space
+from sb3_dream.common.records import play_trial
 
 
 class ExplainCallback(BaseCallback):
@@ -21,7 +22,7 @@ class ExplainCallback(BaseCallback):
     :param seed: of the trials
     :param verbose: 1 says so each time
     :raises ValueError: if ``explain_freq`` or ``n_trials`` is below 1; and when training starts, for a model that has no
-        ``explain`` or does not log to TensorBoard
+        ``explain`` or does not log to TensorBoard, or an ``env`` that is not made of trials that the model can play
     """
 
     def __init__(self, env: gym.Env, explain_freq: int = 50_000, n_trials: int = 6, seed: int = 0, verbose: int = 0):
@@ -40,6 +41,7 @@ class ExplainCallback(BaseCallback):
             raise ValueError(f"ExplainCallback is for models with a method explain, such as DREAM, not {self.model}")
         if not any(isinstance(output, TensorBoardOutputFormat) for output in self.logger.output_formats):
             raise ValueError("ExplainCallback draws on TensorBoard only: make the model with tensorboard_log='runs'")
+        play_trial(self.model, self.env, self.seed)  # an env that does not fit says so now, and not in the midst of training
         self._last = self.num_timesteps
 
     def _on_step(self) -> bool:

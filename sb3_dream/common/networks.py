@@ -125,6 +125,10 @@ class TrajectoryDecoder(nn.Module):
         return steps.pad(self.head(encoded)), memory
 
 
+#: of a table of problems; a million of 32 floats, its target and its optimizer take half a gigabyte
+_MOST_ROWS = 1_000_000
+
+
 class ProblemEncoder(nn.Module):
     """
     f_ψ: problem ID → mean of z. An embedding table for Discrete (one each dimension, added, for MultiDiscrete), and an
@@ -135,7 +139,7 @@ class ProblemEncoder(nn.Module):
     :param hidden_dim: width of the table or of the MLP
     :param activation_fn: activation of the MLP
     :param centered: whether the mean over all IDs of the space is taken out of f
-    :raises ValueError: if the space is of another kind, or ``centered`` and a Box
+    :raises ValueError: if the space is of another kind or has more than a million IDs to count, or ``centered`` and a Box
     """
 
     offsets: th.Tensor
@@ -153,6 +157,11 @@ class ProblemEncoder(nn.Module):
         self._centered_sizes: list[int] | None = None
         if isinstance(problem_space, spaces.Discrete | spaces.MultiDiscrete):
             sizes = [int(problem_space.n)] if isinstance(problem_space, spaces.Discrete) else problem_space.nvec.tolist()
+            if sum(sizes) > _MOST_ROWS:
+                raise ValueError(
+                    f"problem_ids: f has a row to learn for each number up to the largest, and {problem_space} has more than "
+                    "a million. Take small ones, as seeds range(500) and not 500 random ones"
+                )
             self.table = nn.Embedding(sum(sizes), hidden_dim)
             starts = [sum(sizes[:place]) for place in range(len(sizes))]
             self.register_buffer("offsets", th.tensor(starts), persistent=False)

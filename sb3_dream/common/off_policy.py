@@ -131,6 +131,11 @@ class RecurrentOffPolicyAlgorithm(SafelySaved):
         self._acting: Any = None
 
     def _begin_new_episodes(self) -> None:
+        if self.env is not None and getattr(self.env.unwrapped, "waiting", False):
+            raise RuntimeError(
+                "env was interrupted in the middle of a step, and some of its processes still have answers to that one: "
+                "set_env with new environments, and learn on"
+            )
         # After a stop, observations, hidden states and the buffer would no longer fit together.
         self._last_obs = None
         self._last_original_obs = None
@@ -152,6 +157,10 @@ class RecurrentOffPolicyAlgorithm(SafelySaved):
         #: random actions that are held, and for how many more steps
         self._held, self._n_held = np.zeros((2, self.n_envs), dtype=np.int64)
         return result
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        # the last rollout may go on after the end: no schedule is asked for what lies there
+        super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
 
     def _q_values(self, observation: dict[str, th.Tensor]) -> th.Tensor:
         """Q-values (n_envs, n_actions) of the last observation; what is remembered goes one step on."""
@@ -298,7 +307,7 @@ class RecurrentOffPolicyAlgorithm(SafelySaved):
         :param reset_num_timesteps: whether to count steps anew
         :param progress_bar: show a progress bar (needs tqdm and rich)
         :return: the model
-        :raises RuntimeError: if a worker of a SubprocVecEnv has died
+        :raises RuntimeError: if a worker of a SubprocVecEnv has died, or one was interrupted in the middle of a step
         :raises ValueError: if an environment gives NaN or infinity
         """
         try:

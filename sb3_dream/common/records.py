@@ -98,7 +98,7 @@ def play_trial(
     :param seed: of the trial
     :param options: ``problem_id`` and ``instructions``, as in ``TrialEnv.reset``
     :return: what happened
-    :raises ValueError: if ``env`` is not made of trials
+    :raises ValueError: if ``env`` is not made of trials, or its observations have other shapes than the model's
     :raises TypeError: if ``env`` is not a Gymnasium environment
     """
     if not isinstance(env, gym.Env):
@@ -107,6 +107,11 @@ def play_trial(
         raise ValueError(
             f"env must be made of trials (a registered id, or a family in TrialEnv), but it observes {env.observation_space}"
         )
+    own: Any = getattr(model, "observation_space", env.observation_space)
+    for key, space in env.observation_space.spaces.items():
+        # an image may have its channels first there, and last here
+        if sorted(own[key].shape) != sorted(space.shape or ()):
+            raise ValueError(f"env must observe what the model does: {key!r} is {space} here, and {own[key]} there")
     normalizer = model.get_vec_normalize_env() if hasattr(model, "get_vec_normalize_env") else None
     predict_q_values = getattr(getattr(model, "policy", model), "predict_q_values", None)
     observation, _ = env.reset(seed=seed, options=options)

@@ -258,7 +258,7 @@ class TrialEnv(gym.Wrapper):
             self.env.get_wrapper_attr(method)(self._problem)
         self._episode = 0
         self._running = True
-        self._exploration_length = 0
+        self._n_steps = self._exploration_length = 0
         self._execution_returns = np.zeros(self.n_execution_episodes)
         self._execution_lengths = np.zeros(self.n_execution_episodes, dtype=np.int64)
         return self._begin_episode(seed)
@@ -296,15 +296,16 @@ class TrialEnv(gym.Wrapper):
         """
         if not self._running:
             raise RuntimeError("No trial is running: call reset() before step()")
+        self._n_steps += 1
         if self._between_episodes:
             self._episode += 1
             observation, info = self._begin_episode()
             return observation, 0.0, False, False, info
 
-        raw_observation, raw_reward, terminated, truncated, info = self.env.step(action)
+        raw_observation, raw_reward, terminated, truncated, raw_info = self.env.step(action)
         raw_reward = float(raw_reward)
         ended = terminated or truncated
-        info = self._label(info)
+        info = self._label(raw_info)
         if self.exploring:
             reward = 0.0
             info["raw_reward"] = raw_reward
@@ -321,6 +322,9 @@ class TrialEnv(gym.Wrapper):
             info["execution_returns"] = self._execution_returns
             info["execution_lengths"] = self._execution_lengths
             info["exploration_length"] = self._exploration_length
+            if raw_info and "episode" in raw_info:
+                # SB3 finds the Monitor inside, puts none around the trial, and waits for this one's record
+                info["episode"] = {**raw_info["episode"], "r": float(self._execution_returns.sum()), "l": self._n_steps}
         if isinstance(self.env.action_space, spaces.Discrete):
             previous_action = self._one_hot_actions[int(action)]
         else:

@@ -97,7 +97,7 @@ class TrialAlgorithm(RecurrentOffPolicyAlgorithm):
         super().set_env(env, force_reset)
         try:
             self._check_trials()
-        except ValueError:
+        except Exception:
             self.env, self._vec_normalize_env, self._last_obs = before
             raise
 

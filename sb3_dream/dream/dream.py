@@ -119,13 +119,17 @@ class DREAM(TrialAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ):
+        if not (callable(exploration_cost) or isinstance(exploration_cost, float | int | np.number)):
+            raise TypeError(
+                f"exploration_cost must be a number or a function of the remaining progress, got {exploration_cost!r}"
+            )
         check_range(
             0.0,
             np.inf,
             problem_std=problem_std,
             bottleneck_weight=bottleneck_weight,
             bottleneck_size=bottleneck_size,
-            exploration_cost=exploration_cost if isinstance(exploration_cost, float | int) else None,
+            exploration_cost=None if callable(exploration_cost) else float(exploration_cost),
         )
         check_range(0.0, 1.0, problem_id_probability=problem_id_probability)
         check_range(0.0, 1.0, explorer_fraction=explorer_fraction, explorer_final_eps=explorer_final_eps)
@@ -177,7 +181,9 @@ class DREAM(TrialAlgorithm):
             self.exploration_final_eps if self.explorer_final_eps is None else self.explorer_final_eps,
             self.exploration_fraction if self.explorer_fraction is None else self.explorer_fraction,
         )
-        self.exploration_cost_schedule = FloatSchedule(self.exploration_cost)
+        self.exploration_cost_schedule = FloatSchedule(
+            self.exploration_cost if callable(self.exploration_cost) else float(self.exploration_cost)
+        )
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         result = super()._setup_learn(*args, **kwargs)

@@ -143,6 +143,11 @@ class RecurrentDQN(RecurrentOffPolicyAlgorithm):
         if _init_setup_model:
             self._setup_model()
 
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+        # windows need no whole episodes, so that what came before a stop is not lost
+        self.replay_buffer.cut_unfinished_episodes()  # type: ignore[union-attr]
+        return super()._setup_learn(*args, **kwargs)
+
     def train(self, gradient_steps: int, batch_size: int) -> None:
         """
         Sample windows of episodes and update the network.
