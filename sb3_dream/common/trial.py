@@ -261,7 +261,7 @@ class TrialEnv(gym.Wrapper):
             self.env.get_wrapper_attr(method)(self._problem)
         self._episode = 0
         self._running = True
-        self._n_steps = self._exploration_length = 0
+        self._exploration_length = 0
         self._execution_returns = np.zeros(self.n_execution_episodes)
         self._execution_lengths = np.zeros(self.n_execution_episodes, dtype=np.int64)
         return self._begin_episode(seed)
@@ -299,16 +299,15 @@ class TrialEnv(gym.Wrapper):
         """
         if not self._running:
             raise RuntimeError("No trial is running: call reset() before step()")
-        self._n_steps += 1
         if self._between_episodes:
             self._episode += 1
             observation, info = self._begin_episode()
             return observation, 0.0, False, False, info
 
-        raw_observation, raw_reward, terminated, truncated, raw_info = self.env.step(action)
+        raw_observation, raw_reward, terminated, truncated, info = self.env.step(action)
         raw_reward = float(raw_reward)
         ended = terminated or truncated
-        info = self._label(raw_info)
+        info = self._label(info)
         if self.exploring:
             reward = 0.0
             info["raw_reward"] = raw_reward
@@ -326,7 +325,9 @@ class TrialEnv(gym.Wrapper):
             info["execution_lengths"] = self._execution_lengths
             info["exploration_length"] = self._exploration_length
             if self._has_monitor:  # SB3 finds it there, puts none around the trial, and waits for a record
-                info["episode"] = {"r": float(self._execution_returns.sum()), "l": self._n_steps}
+                n_steps = self._exploration_length + int(self._execution_lengths.sum())
+                between = self._episode  # a step to each episode after the first
+                info["episode"] = {"r": float(self._execution_returns.sum()), "l": n_steps + between}
         if isinstance(self.env.action_space, spaces.Discrete):
             previous_action = self._one_hot_actions[int(action)]
         else:

@@ -129,7 +129,7 @@ class DREAM(TrialAlgorithm):
             problem_std=problem_std,
             bottleneck_weight=bottleneck_weight,
             bottleneck_size=bottleneck_size,
-            exploration_cost=None if callable(exploration_cost) else float(exploration_cost),
+            exploration_cost=None if callable(exploration_cost) else exploration_cost,
         )
         check_range(0.0, 1.0, problem_id_probability=problem_id_probability)
         check_range(0.0, 1.0, explorer_fraction=explorer_fraction, explorer_final_eps=explorer_final_eps)
@@ -165,7 +165,7 @@ class DREAM(TrialAlgorithm):
         self.problem_std = problem_std
         self.bottleneck_weight = bottleneck_weight
         self.bottleneck_size = bottleneck_size
-        self.exploration_cost = exploration_cost
+        self.exploration_cost = exploration_cost if callable(exploration_cost) else float(exploration_cost)
         self.problem_id_probability = problem_id_probability
         #: ε of exploration episodes; ``exploration_rate`` is that of execution episodes
         self.explorer_rate = exploration_initial_eps
@@ -181,9 +181,7 @@ class DREAM(TrialAlgorithm):
             self.exploration_final_eps if self.explorer_final_eps is None else self.explorer_final_eps,
             self.exploration_fraction if self.explorer_fraction is None else self.explorer_fraction,
         )
-        self.exploration_cost_schedule = FloatSchedule(
-            self.exploration_cost if callable(self.exploration_cost) else float(self.exploration_cost)
-        )
+        self.exploration_cost_schedule = FloatSchedule(self.exploration_cost)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         result = super()._setup_learn(*args, **kwargs)
